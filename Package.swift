@@ -1,0 +1,63 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let strict: [SwiftSetting] = [.treatAllWarnings(as: .error)]
+let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+
+/// A library target of `Sources/`, with the arrows it may follow.
+func layer(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource] = []) -> Target {
+  .target(name: name, dependencies: dependencies, resources: resources, swiftSettings: strict)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .testTarget(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+let package = Package(
+  name: "vmrun",
+  products: [.executable(name: "vmrun", targets: ["vmrun"])],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+  ],
+  targets: [
+    // The host: the only callers of libc, the kernel headers and C libraries.
+    .target(name: "CLinux"),
+    .target(name: "CKVM"),
+    .systemLibrary(name: "CSeccomp", pkgConfig: "libseccomp", providers: [.apt(["libseccomp-dev"])]),
+    .systemLibrary(name: "CCap", pkgConfig: "libcap", providers: [.apt(["libcap-dev"])]),
+    layer("LinuxSystem", ["CLinux"]),
+
+    // Values and contracts.
+    layer("MachineModel", []),
+    layer("GuestMemory", ["LinuxSystem"]),
+    layer("Buses", []),
+    layer("Backends", ["LinuxSystem", "MachineModel"]),
+    layer("DeviceKit", ["MachineModel", "GuestMemory", "Buses", "Backends"]),
+    layer("Engines", ["GuestMemory"]),
+
+    // What implements them. Engines never see devices; devices never see engines.
+    layer("Devices", ["DeviceKit"]),
+    layer("KVMEngine", ["Engines", "CKVM", "LinuxSystem"]),
+    layer("Sandbox", ["LinuxSystem", "CLinux", "CSeccomp", "CCap"]),
+
+    // What joins them.
+    layer("Boards", ["DeviceKit", "Devices"]),
+    layer("Options", ["MachineModel", "DeviceKit", "Boards", argumentParser]),
+    layer("Supervisor", ["Boards", "Engines", "KVMEngine", "Sandbox", "LinuxSystem", logging]),
+    .executableTarget(name: "vmrun", dependencies: ["Options", "Supervisor"], swiftSettings: strict),
+
+    layer("TestKit", ["DeviceKit", "LinuxSystem"]),
+    tests("GuestMemoryTests", ["GuestMemory"]),
+    tests("BusesTests", ["Buses", "TestKit"]),
+    tests("BackendsTests", ["Backends", "TestKit"]),
+    tests("DevicesTests", ["Devices", "TestKit"]),
+    tests("BoardsTests", ["Boards", "TestKit"]),
+    tests("OptionsTests", ["Options", "TestKit"]),
+    tests("SandboxTests", ["Sandbox", "TestKit"]),
+    tests("KVMEngineTests", ["KVMEngine", "TestKit"]),
+    tests("MachineTests", ["Supervisor", "TestKit"]),
+  ],
+  swiftLanguageModes: [.v6]
+)

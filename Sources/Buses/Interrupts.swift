@@ -1,0 +1,110 @@
+import Synchronization
+
+/// Where the board's interrupt requests go: the pins of the 8259 pair and the I/O APIC.
+///
+/// Inputs 0–15 are the ISA IRQs (input 0 reaches I/O APIC pin 2, as the MADT says), 16–23 I/O APIC pins alone.
+public protocol InterruptSink: AnyObject, Sendable {
+  /// A rising and falling edge on an edge-triggered input.
+  func pulse(_ input: Int)
+  /// The level of a level-triggered input.
+  func setLevel(_ input: Int, _ asserted: Bool)
+}
+
+/// One device's interrupt output. Setting the level that it already has does nothing.
+public final class InterruptLine: Sendable {
+  enum Wiring: Sendable, Equatable {
+    case none
+    case edge(Int)
+    case level(Int)
+    /// PIRQ A–D as 0–3.
+    case pirq(Int)
+  }
+
+  private let wiring: Wiring
+  private let fabric: InterruptFabric?
+  private let level = Atomic<Bool>(false)
+
+  init(_ wiring: Wiring, _ fabric: InterruptFabric?) {
+    self.wiring = wiring
+    self.fabric = fabric
+  }
+
+  /// A pin that is connected to nothing.
+  public static func unconnected() -> InterruptLine { InterruptLine(.none, nil) }
+
+  /// Drives the line. An edge-triggered input sees an interrupt on each rise.
+  public func set(_ asserted: Bool) {
+    guard level.exchange(asserted, ordering: .acquiringAndReleasing) != asserted else { return }
+    fabric?.changed(wiring, asserted)
+  }
+
+  /// A rise and a fall, for a device that signals events rather than a state.
+  public func pulse() {
+    set(true)
+    set(false)
+  }
+
+  public var isAsserted: Bool { level.load(ordering: .acquiring) }
+}
+
+/// Joins device outputs to interrupt inputs: ISA lines, level lines, and PCI INTx through the PIRQ router.
+public final class InterruptFabric: Sendable {
+  public static let inputCount = 24
+
+  private struct State {
+    /// Asserted sources of each level-triggered input.
+    var holders = [Int](repeating: 0, count: InterruptFabric.inputCount)
+    /// Asserted sources of PIRQ A–D.
+    var pirqHolders = [0, 0, 0, 0]
+    /// The input that PIRQ A–D reaches; nil while disabled.
+    var routes: [Int?] = [nil, nil, nil, nil]
+  }
+
+  private let state = Mutex(State())
+  private let sink: any InterruptSink
+
+  public init(sink: any InterruptSink) { self.sink = sink }
+
+  /// A line to an edge-triggered input (0–23): an ISA device's IRQ.
+  public func edge(_ input: Int) -> InterruptLine { InterruptLine(.edge(input), self) }
+
+  /// A line to a level-triggered input that several devices may share: the ACPI SCI.
+  public func level(_ input: Int) -> InterruptLine { InterruptLine(.level(input), self) }
+
+  /// PCI device `slot`'s INTA#–INTD# (`pin` 1–4), swizzled to PIRQ (slot + pin - 1) mod 4 less one,
+  /// as the 440FX board wires it: slot 1 INTA# is PIRQA.
+  public func intx(slot: Int, pin: Int) -> InterruptLine { InterruptLine(.pirq((slot + pin - 2) & 3), self) }
+
+  /// Connects PIRQ 0–3 to an input, or to none. Asserted sources move along.
+  public func route(pirq: Int, to input: Int?) {
+    state.withLock { state in
+      let previous = state.routes[pirq]
+      guard previous != input else { return }
+      state.routes[pirq] = input
+      guard state.pirqHolders[pirq] > 0 else { return }
+      if let previous { hold(&state, previous, -state.pirqHolders[pirq]) }
+      if let input { hold(&state, input, state.pirqHolders[pirq]) }
+    }
+  }
+
+  func changed(_ wiring: InterruptLine.Wiring, _ asserted: Bool) {
+    switch wiring {
+    case .none: break
+    case .edge(let input): if asserted { sink.pulse(input) }
+    case .level(let input): state.withLock { hold(&$0, input, asserted ? 1 : -1) }
+    case .pirq(let pirq):
+      state.withLock { state in
+        let change = asserted ? 1 : -1
+        state.pirqHolders[pirq] += change
+        if let input = state.routes[pirq] { hold(&state, input, change) }
+      }
+    }
+  }
+
+  private func hold(_ state: inout State, _ input: Int, _ change: Int) {
+    let before = state.holders[input] > 0
+    state.holders[input] += change
+    let after = state.holders[input] > 0
+    if before != after { sink.setLevel(input, after) }
+  }
+}

@@ -1,0 +1,4 @@
+import DeviceKit
+
+/// Every device model that vmrun has, in the order that `--device help` prints them.
+public let catalog = Registry([])

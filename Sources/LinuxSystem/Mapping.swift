@@ -1,0 +1,34 @@
+import CLinux
+import Glibc
+
+/// A shared or private mapping of a file with one owner; it is unmapped when the owner goes.
+// Safety: the address range stays mapped as long as the value lives; whoever hands out pointers into it
+// keeps the owner alive.
+public struct Mapping: ~Copyable, @unchecked Sendable {
+  public let base: UnsafeMutableRawPointer
+  /// Bytes mapped.
+  public let count: Int
+
+  /// Maps `count` bytes of `descriptor` from `offset`, shared, readable and, unless `readOnly`, writable.
+  public init(sharing descriptor: borrowing Descriptor, offset: UInt64 = 0, count: Int, readOnly: Bool = false)
+    throws(SystemError)
+  {
+    let protection = readOnly ? PROT_READ : PROT_READ | PROT_WRITE
+    let address = mmap(nil, count, protection, MAP_SHARED | MAP_NORESERVE, descriptor.raw, off_t(offset))
+    guard let address, address != MAP_FAILED else { throw SystemError("mmap") }
+    base = address
+    self.count = count
+  }
+
+  /// Maps `count` zero bytes that belong to this process alone.
+  public init(anonymous count: Int) throws(SystemError) {
+    let address = mmap(nil, count, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    guard let address, address != MAP_FAILED else { throw SystemError("mmap") }
+    base = address
+    self.count = count
+  }
+
+  deinit { munmap(base, count) }
+
+  public var bytes: UnsafeMutableRawBufferPointer { UnsafeMutableRawBufferPointer(start: base, count: count) }
+}

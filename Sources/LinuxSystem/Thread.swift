@@ -1,0 +1,43 @@
+import CLinux
+import Glibc
+
+/// A host thread with a name and its own stack, joined by its owner.
+public final class HostThread: Sendable {
+  private let handle: pthread_t
+
+  /// Starts `body` on a new thread. `name` is cut to the kernel's 15 characters.
+  public init(_ name: String, stackSize: Int = 512 << 10, _ body: @escaping @Sendable () -> Void) throws(SystemError) {
+    final class Start: Sendable {
+      let name: String
+      let body: @Sendable () -> Void
+      init(_ name: String, _ body: @escaping @Sendable () -> Void) { (self.name, self.body) = (name, body) }
+    }
+    var attributes = pthread_attr_t()
+    pthread_attr_init(&attributes)
+    defer { pthread_attr_destroy(&attributes) }
+    pthread_attr_setstacksize(&attributes, stackSize)
+    var thread = pthread_t()
+    // Safety: the box is retained here and released once, by the new thread (or below where none started).
+    let start = Unmanaged.passRetained(Start(String(name.prefix(15)), body))
+    let status = pthread_create(
+      &thread, &attributes,
+      { argument in
+        guard let argument else { return nil }
+        let start = Unmanaged<Start>.fromOpaque(argument).takeRetainedValue()
+        clinux_set_thread_name(start.name)
+        start.body()
+        return nil
+      }, start.toOpaque())
+    guard status == 0 else {
+      start.release()
+      throw SystemError("pthread_create", name, errno: status)
+    }
+    handle = thread
+  }
+
+  /// Waits until the thread has ended. To be called once.
+  public func join() { pthread_join(handle, nil) }
+
+  /// Sends the signal to this thread alone.
+  public func signal(_ number: CInt) { pthread_kill(handle, number) }
+}

@@ -1,0 +1,153 @@
+/// What kind of machine the guest sees, in Xen's and EC2's sense.
+public enum Mode: String, Sendable, Codable, CaseIterable {
+  case hvm
+  case pv
+  case pvhvm
+}
+
+/// Which engine the user asked for.
+public enum Accelerator: String, Sendable, Codable, CaseIterable {
+  case kvm
+  case soft
+  case auto
+}
+
+/// How much isolation the user insists on.
+public enum SandboxLevel: String, Sendable, Codable, CaseIterable {
+  /// Every layer the host offers; a missing one is named on stderr.
+  case on
+  /// A missing layer ends the run.
+  case strict
+  case off
+}
+
+/// A medium the firmware may boot from.
+public enum BootMedium: String, Sendable, Codable, CaseIterable {
+  case disk
+  case cdrom
+}
+
+/// When a guest write reaches the medium.
+public enum CacheMode: String, Sendable, Codable, CaseIterable {
+  /// The host caches; a guest flush is an fdatasync.
+  case writeback
+  /// Every write is followed by an fdatasync.
+  case writethrough
+  /// The host does not cache (O_DIRECT); a guest flush is an fdatasync.
+  case none
+  /// A guest flush does nothing: the image may be lost when the host goes down.
+  case unsafe
+}
+
+/// The format of an image's bytes.
+public enum ImageFormat: String, Sendable, Codable, CaseIterable {
+  case raw
+}
+
+/// A host file or block device that a disk device uses.
+public struct BlockSpec: Sendable, Codable, Equatable {
+  /// The name devices refer to it by: `disk0`, `cdrom0`.
+  public var id: String
+  public var path: String
+  public var format: ImageFormat
+  public var readOnly: Bool
+  public var cache: CacheMode
+  /// Writes go to a temporary overlay; the file is opened read-only.
+  public var snapshot: Bool
+
+  public init(
+    id: String, path: String, format: ImageFormat = .raw, readOnly: Bool = false, cache: CacheMode = .writeback,
+    snapshot: Bool = false
+  ) {
+    self.id = id
+    self.path = path
+    self.format = format
+    self.readOnly = readOnly
+    self.cache = cache
+    self.snapshot = snapshot
+  }
+}
+
+/// Where the bytes of a serial port go to and come from.
+public enum CharacterEndpoint: Sendable, Equatable, Codable {
+  case stdio
+  /// Output only; the file is created or truncated.
+  case file(String)
+  /// A listening Unix stream socket at the path; one client at a time.
+  case unix(String)
+  case pty
+  case null
+}
+
+public struct CharacterSpec: Sendable, Codable, Equatable {
+  /// The name devices refer to it by: `serial0`.
+  public var id: String
+  public var endpoint: CharacterEndpoint
+
+  public init(id: String, endpoint: CharacterEndpoint) {
+    self.id = id
+    self.endpoint = endpoint
+  }
+}
+
+/// One device of the machine: a model of the registry and its properties, all validated.
+public struct DeviceSpec: Sendable, Codable, Equatable {
+  public var model: String
+  public var id: String
+  public var properties: [String: PropertyValue]
+
+  public init(model: String, id: String, properties: [String: PropertyValue] = [:]) {
+    self.model = model
+    self.id = id
+    self.properties = properties
+  }
+}
+
+/// A whole machine and how to run it. `--dry-run` prints it; the device process is given it.
+public struct MachineSpec: Sendable, Codable, Equatable {
+  public var mode: Mode
+  public var accelerator: Accelerator
+  /// vCPUs, 1–64.
+  public var cpus: Int
+  /// Guest RAM in bytes, a multiple of 1 MiB.
+  public var memory: UInt64
+  /// Path of the firmware image that holds the reset vector.
+  public var firmware: String
+  public var bootOrder: [BootMedium]
+  public var blocks: [BlockSpec]
+  public var characters: [CharacterSpec]
+  /// Every device in the order it is made: the board's own first.
+  public var devices: [DeviceSpec]
+  /// False: a guest reset ends the run with status 122.
+  public var reboot: Bool
+  /// Nanoseconds until the run ends with status 124; nil: never.
+  public var timeout: UInt64?
+  public var sandbox: SandboxLevel
+  /// Host file that is given the text screen when the run ends.
+  public var screenText: String?
+
+  public init(
+    mode: Mode = .hvm, accelerator: Accelerator = .auto, cpus: Int = 1, memory: UInt64 = 512 << 20,
+    firmware: String = MachineSpec.defaultFirmware, bootOrder: [BootMedium] = [.disk, .cdrom], blocks: [BlockSpec] = [],
+    characters: [CharacterSpec] = [], devices: [DeviceSpec] = [], reboot: Bool = true, timeout: UInt64? = nil,
+    sandbox: SandboxLevel = .on, screenText: String? = nil
+  ) {
+    self.mode = mode
+    self.accelerator = accelerator
+    self.cpus = cpus
+    self.memory = memory
+    self.firmware = firmware
+    self.bootOrder = bootOrder
+    self.blocks = blocks
+    self.characters = characters
+    self.devices = devices
+    self.reboot = reboot
+    self.timeout = timeout
+    self.sandbox = sandbox
+    self.screenText = screenText
+  }
+
+  /// Where Debian's seabios package puts the 256 KiB BIOS.
+  public static let defaultFirmware = "/usr/share/seabios/bios-256k.bin"
+  public static let maximumCPUs = 64
+}
