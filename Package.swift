@@ -35,7 +35,7 @@ let package = Package(
     layer("Buses", []),
     layer("Backends", ["LinuxSystem", "MachineModel"]),
     layer("DeviceKit", ["MachineModel", "GuestMemory", "Buses", "Backends"]),
-    layer("Engines", ["GuestMemory"]),
+    layer("Engines", ["LinuxSystem"]),
 
     // What implements them. Engines never see devices; devices never see engines.
     layer("Devices", ["DeviceKit"]),
@@ -45,8 +45,8 @@ let package = Package(
     // What joins them.
     layer("Boards", ["DeviceKit", "Devices"]),
     layer("Options", ["MachineModel", "DeviceKit", "Boards", argumentParser]),
-    layer("Supervisor", ["Boards", "Engines", "KVMEngine", "Sandbox", "LinuxSystem", logging]),
-    .executableTarget(name: "vmrun", dependencies: ["Options", "Supervisor"], swiftSettings: strict),
+    layer("Processes", ["Boards", "Engines", "KVMEngine", "Sandbox", "LinuxSystem", logging]),
+    .executableTarget(name: "vmrun", dependencies: ["Options", "Processes"], swiftSettings: strict),
 
     layer("TestKit", ["DeviceKit", "LinuxSystem"]),
     tests("GuestMemoryTests", ["GuestMemory"]),
@@ -57,7 +57,7 @@ let package = Package(
     tests("OptionsTests", ["Options", "TestKit"]),
     tests("SandboxTests", ["Sandbox", "TestKit"]),
     tests("KVMEngineTests", ["KVMEngine", "TestKit"]),
-    tests("MachineTests", ["Supervisor", "TestKit"]),
+    tests("MachineTests", ["Processes", "TestKit"]),
   ],
   swiftLanguageModes: [.v6]
 )
