@@ -23,8 +23,12 @@ public struct DatagramSocket: ~Copyable, Sendable {
 
   /// Sends one datagram with duplicates of the given descriptors.
   public borrowing func send(_ bytes: [UInt8], descriptors: [CInt] = []) throws(SystemError) {
-    let raw = descriptor.raw
-    try retrying("sendmsg") { clinux_send(raw, bytes, bytes.count, descriptors, CInt(descriptors.count)) }
+    try Self.send(bytes, descriptors: descriptors, on: descriptor.raw)
+  }
+
+  /// Sends on a socket that somebody else owns.
+  public static func send(_ bytes: [UInt8], descriptors: [CInt] = [], on socket: CInt) throws(SystemError) {
+    try retrying("sendmsg") { clinux_send(socket, bytes, bytes.count, descriptors, CInt(descriptors.count)) }
   }
 
   /// Waits for a datagram of at most `limit` bytes; nil when the other end is closed.

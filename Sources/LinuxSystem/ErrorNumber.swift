@@ -9,4 +9,5 @@ public enum ErrorNumber {
   public static let noDeviceOrAddress = ENXIO
   public static let interrupted = EINTR
   public static let again = EAGAIN
+  public static let invalid = EINVAL
 }

@@ -44,8 +44,10 @@ public final class MachinePage: @unchecked Sendable {
   }
 
   struct Header: ~Copyable {
-    /// Written by the SIGSYS handler: the number of the forbidden system call plus one.
-    let forbiddenCall = Atomic<UInt32>(0)
+    /// What `Violation.report` records into.
+    let violation = Atomic<UInt64>(0)
+    /// Events that the device process has sent over the channel.
+    let posted = Atomic<UInt32>(0)
     let attention = Atomic<UInt32>(0)
   }
 
@@ -72,24 +74,25 @@ public final class MachinePage: @unchecked Sendable {
     for mailbox in mailboxes { mailbox.initialize() }
   }
 
-  /// Where a SIGSYS handler puts the number of the forbidden call, plus one.
-  public var forbiddenCallWord: UnsafeMutableRawPointer {
-    // Safety: `forbiddenCall` is the header's first field.
-    UnsafeMutableRawPointer(header)
+  /// Where a forbidden system call of the device process is recorded.
+  public var violationWord: UnsafeMutablePointer<Atomic<UInt64>> {
+    // Safety: `violation` is the header's first field.
+    UnsafeMutableRawPointer(header).assumingMemoryBound(to: Atomic<UInt64>.self)
   }
 
-  /// The system call that the sandbox ended the device process for, if any.
-  public var forbiddenCall: Int? {
-    let value = header.pointee.forbiddenCall.load(ordering: .acquiring)
-    return value == 0 ? nil : Int(value) - 1
+  public var violation: UInt64 { header.pointee.violation.load(ordering: .acquiring) }
+
+  /// How many events were sent since power-on, modulo 2^32.
+  public var postedEvents: UInt32 { header.pointee.posted.load(ordering: .acquiring) }
+
+  /// Device side: an event has been sent, which vCPUs wait for before they run on.
+  public func countEvent() {
+    header.pointee.posted.add(1, ordering: .acquiringAndReleasing)
+    raiseAttention()
   }
 
   /// Counts up whenever a vCPU has to look at the map or an event before it runs on.
-  @inlinable
-  public var attention: UInt32 { attentionCount }
-
-  @usableFromInline
-  var attentionCount: UInt32 { header.pointee.attention.load(ordering: .acquiring) }
+  public var attention: UInt32 { header.pointee.attention.load(ordering: .acquiring) }
 
   public func raiseAttention() { header.pointee.attention.add(1, ordering: .acquiringAndReleasing) }
 
