@@ -73,4 +73,13 @@ static inline void clinux_cpuid(unsigned leaf, unsigned *eax, unsigned *ebx, uns
 static inline void clinux_cpu_relax(void) { __builtin_ia32_pause(); }
 static inline uint64_t clinux_rdtsc(void) { return __builtin_ia32_rdtsc(); }
 
+// Disk images (Block.c).
+extern const int clinux_o_direct;
+extern const int clinux_o_tmpfile;
+int clinux_block_device_size(int fd, uint64_t *size);
+/// Locks the whole file for this open file description without waiting.
+int clinux_lock_image(int fd, int exclusive);
+/// Whether another open file description holds an exclusive lock.
+int clinux_image_has_writer(int fd);
+
 #endif
