@@ -2,6 +2,8 @@
 #ifndef CLINUX_H
 #define CLINUX_H
 
+#include "CLinuxCharacter.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
