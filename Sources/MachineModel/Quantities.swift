@@ -1,14 +1,16 @@
 /// Sizes and times as people write them.
 public enum Quantity {
-  private static let binaryUnits: [Character: UInt64] = [
-    "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40,
+  private static let binaryUnits: [(letter: String, scale: UInt64)] = [
+    ("T", 1 << 40), ("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10),
   ]
 
   /// Bytes from `512M`, `2G`, `1.5G`: K, M, G and T are powers of 1024, in either case. A number alone counts
   /// `unit` bytes. Fractions are cut to whole bytes. nil: not a size, or 2^64 bytes and more.
   public static func bytes(_ text: String, unit: UInt64 = 1) -> UInt64? {
-    guard let last = text.last else { return nil }
-    guard let scale = binaryUnits[Character(last.uppercased())] else { return scaled(text[...], by: unit) }
+    let suffix = text.suffix(1).uppercased()
+    guard let scale = binaryUnits.first(where: { $0.letter == suffix })?.scale else {
+      return scaled(text[...], by: unit)
+    }
     return scaled(text.dropLast(), by: scale)
   }
 
@@ -26,11 +28,9 @@ public enum Quantity {
 
   /// A byte count in the largest unit that divides it: 17179869184 is `16G`.
   public static func describe(bytes: UInt64) -> String {
-    for (suffix, scale) in binaryUnits.sorted(by: { $0.value > $1.value })
-    where bytes >= scale && bytes.isMultiple(of: scale) {
-      return "\(bytes / scale)\(suffix)"
-    }
-    return "\(bytes)"
+    guard let (letter, scale) = binaryUnits.first(where: { bytes >= $0.scale && bytes.isMultiple(of: $0.scale) })
+    else { return "\(bytes)" }
+    return "\(bytes / scale)\(letter)"
   }
 
   /// `decimal` (digits, then a point and at most nine more digits) times `scale`.
