@@ -56,14 +56,25 @@ extension DeviceModel {
     for option in options {
       text += ".It Cm \(mdoc(option.name)) Ns = Ns Ar \(mdoc(option.kind.placeholder.lowercased()))\n"
       text += "\(mdoc(option.summary))"
-      text += option.facts.isEmpty ? ".\n" : "\n.Pq \(mdoc(option.facts)) .\n"
+      text += option.facts.isEmpty ? ".\n" : "\n\(mdoc("(" + option.facts + ")")).\n"
     }
     return text + ".El\n"
   }
 }
 
-/// Plain text with what troff would take for a request or escape made literal.
+/// Plain text in lines of at most 78 characters, with what troff would take for a request or escape made literal.
 private func mdoc(_ text: String) -> String {
-  let text = text.split(separator: "\\", omittingEmptySubsequences: false).joined(separator: "\\e")
-  return text.hasPrefix(".") || text.hasPrefix("'") ? "\\&" + text : text
+  var lines = [""]
+  for word in text.split(separator: " ") {
+    let escaped = word.split(separator: "\\", omittingEmptySubsequences: false).joined(separator: "\\e")
+    let line = lines[lines.count - 1]
+    if line.isEmpty {
+      lines[lines.count - 1] = escaped
+    } else if line.count + 1 + escaped.count < 78 {
+      lines[lines.count - 1] += " " + escaped
+    } else {
+      lines.append(escaped)
+    }
+  }
+  return lines.map { $0.hasPrefix(".") || $0.hasPrefix("'") ? "\\&" + $0 : $0 }.joined(separator: "\n")
 }
