@@ -44,9 +44,10 @@ let package = Package(
 
     // What joins them.
     layer("Boards", ["DeviceKit", "Devices"]),
-    layer("Options", ["MachineModel", "DeviceKit", "Boards", argumentParser]),
+    layer("Options", ["MachineModel", "DeviceKit", "LinuxSystem", argumentParser]),
     layer("Processes", ["Boards", "Engines", "KVMEngine", "Sandbox", "LinuxSystem", logging]),
-    .executableTarget(name: "vmrun", dependencies: ["Options", "Processes"], swiftSettings: strict),
+    .executableTarget(
+      name: "vmrun", dependencies: ["Options", "Processes", "Boards", "Devices", "Sandbox"], swiftSettings: strict),
 
     layer("TestKit", ["DeviceKit", "LinuxSystem"]),
     tests("GuestMemoryTests", ["GuestMemory"]),
@@ -54,7 +55,7 @@ let package = Package(
     tests("BackendsTests", ["Backends", "TestKit"]),
     tests("DevicesTests", ["Devices", "TestKit"]),
     tests("BoardsTests", ["Boards", "TestKit"]),
-    tests("OptionsTests", ["Options", "TestKit"]),
+    tests("OptionsTests", ["Options", "Devices", "TestKit"]),
     tests("SandboxTests", ["Sandbox", "TestKit"]),
     tests("KVMEngineTests", ["KVMEngine", "TestKit"]),
     tests("MachineTests", ["Processes", "TestKit"]),
