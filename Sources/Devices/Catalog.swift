@@ -1,4 +1,5 @@
 import DeviceKit
 
 /// Every device model that vmrun has, in the order that `--device help` prints them.
-public let catalog = Registry([])
+public let catalog = Registry([
+])

@@ -49,7 +49,7 @@ public struct KVMHost: ~Copyable, Sendable {
 
   private static func explain(_ error: SystemError, _ path: String) -> String {
     switch error.errno {
-    case ErrorNumber.noEntry:
+    case ErrorNumber.noSuchFile:
       "\(path) does not exist: load the module (modprobe kvm_intel or kvm_amd, with virtualisation enabled in the "
         + "host's firmware); in a container, pass the device (--device \(path))"
     case ErrorNumber.accessDenied, ErrorNumber.notPermitted:

@@ -58,15 +58,6 @@ public enum UnixSocket {
 /// Removes a name from the file system.
 public func removeFile(_ path: String) throws(SystemError) { try retrying("unlink", path) { unlink(path) } }
 
-/// errno values that the layers above tell apart.
-public enum ErrorNumber {
-  public static let again = EAGAIN
-  public static let addressInUse = EADDRINUSE
-  public static let connectionRefused = ECONNREFUSED
-  public static let exists = EEXIST
-  public static let noSuchFile = ENOENT
-}
-
 /// Combinations of open(2) flags, for layers that do not import libc.
 public enum OpenFlags {
   /// Create the file, or empty the one that is there, to write it; a terminal does not become the process's own.

@@ -26,6 +26,12 @@ public struct PollEntry: Sendable {
   }
 }
 
+/// Nanoseconds as a timeout of `waitForDescriptors`, rounded up so that the time has passed afterwards; nil is for ever.
+public func pollMilliseconds(_ nanoseconds: UInt64?) -> CInt {
+  guard let nanoseconds else { return -1 }
+  return CInt(clamping: nanoseconds / 1_000_000 + (nanoseconds % 1_000_000 == 0 ? 0 : 1))
+}
+
 /// Waits until a descriptor is ready or `milliseconds` passed (negative: for ever), and fills in `ready`.
 /// A signal or an error of the host returns early with nothing ready.
 public func waitForDescriptors(_ entries: inout [PollEntry], milliseconds: CInt = -1) {

@@ -1,5 +1,6 @@
 import LinuxSystem
 import Logging
+import MachineModel
 
 /// What vmrun says on standard error: one line a message, no time stamps (they would read time zone files).
 struct StandardErrorLog: LogHandler {
@@ -20,13 +21,13 @@ struct StandardErrorLog: LogHandler {
       default: ""
       }
     // A raw terminal does not return the carriage by itself everywhere; OPOST stays on, so a newline is enough.
-    StandardStreams.report("vmrun: \(prefix)\(event.message)")
+    StandardStream.report("vmrun: \(prefix)\(event.message)")
   }
 }
 
 /// The launcher's logger at a level.
-func makeLogger(_ level: Logger.Level) -> Logger {
+func makeLogger(_ level: LogLevel) -> Logger {
   var logger = Logger(label: "vmrun") { _ in StandardErrorLog() }
-  logger.logLevel = level
+  logger.logLevel = Logger.Level(rawValue: level.rawValue) ?? .notice
   return logger
 }

@@ -1,13 +1,24 @@
+import Boards
 import Devices
 import LinuxSystem
 import MachineModel
 import Options
+import Processes
+import Sandbox
+
+StandardStream.ensureOpen()
+let arguments = Array(CommandLine.arguments.dropFirst())
+if arguments == [DeviceProcessMain.argument] { DeviceProcessMain.run() }
 
 let status = VMRunCommand.launch(
-  Array(CommandLine.arguments.dropFirst()),
+  arguments,
   in: Environment(
     registry: catalog,
-    resolve: { spec, _ in spec },
-    run: { _, _ in throw SystemError("run", "this build", errno: 38) },
-    sandboxPolicy: { "" }))
-endProcess(status.code)
+    resolve: { spec, registry in try resolve(spec, registry: registry) },
+    run: { spec, logLevel in
+      let outcome = Supervisor.run(spec, registry: catalog, logLevel: logLevel)
+      if let message = outcome.message { StandardStream.report("vmrun: \(message)") }
+      return outcome.status
+    },
+    sandboxPolicy: { policyText() }))
+endProcessNow(status.code)

@@ -42,12 +42,6 @@ static inline void clinux_futex_wake(const void *word, int count) {
   syscall(SYS_futex, word, FUTEX_WAKE, count, 0, 0, 0);
 }
 
-/// poll(2) with a timeout in nanoseconds (negative: for ever).
-static inline int clinux_ppoll(struct pollfd *entries, nfds_t count, int64_t timeout_ns) {
-  struct timespec ts = {.tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000};
-  return (int)syscall(SYS_ppoll, entries, count, timeout_ns < 0 ? 0 : &ts, 0, 0);
-}
-
 static inline void clinux_set_thread_name(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
 static inline void clinux_do_nothing(int number) { (void)number; }
 /// No SA_RESTART: a blocking call of the thread that gets the signal returns EINTR.

@@ -18,7 +18,7 @@ public enum DeviceProcessMain {
   public static func run() -> Never {
     ignore(SignalNumber.brokenPipe)
     let channel = Channel(owning: Descriptor(owning: channelDescriptor))
-    guard let (message, payload, descriptors) = channel.receive(), message == .configure else { exitNow(125) }
+    guard let (message, payload, descriptors) = channel.receive(), message == .configure else { endProcessNow(125) }
     do {
       let handoff = try Handoff.decode(payload)
       let machine = try DeviceMachine(handoff, descriptors, channel: channel)
@@ -26,7 +26,7 @@ public enum DeviceProcessMain {
     } catch {
       try? channel.send(.failed, Array("\(error)".utf8))
     }
-    exitNow(125)
+    endProcessNow(125)
   }
 }
 
@@ -65,7 +65,7 @@ private final class DeviceMachine: Sendable {
       if handoff.sandbox == .strict, let first = missing.first {
         throw DeviceError("--sandbox strict: \(first)")
       }
-      try SystemCallFilter.install(.device)
+      try SystemCallFilter(try BuiltInPolicy.device.policy()).install(on: .process)
     }
 
     interrupts = InterruptEvents(
@@ -94,7 +94,7 @@ private final class DeviceMachine: Sendable {
       let server = MailboxServer(mailbox, spin: handoff.spin)
       _ = try HostThread("bus\(index)") { [ports, mmio] in
         server.serve { request in Self.perform(request, ports: ports, mmio: mmio) }
-        exitNow(125)
+        endProcessNow(125)
       }
     }
     try self.channel.send(.ready, Array(missing.joined(separator: "\n").utf8))
@@ -143,11 +143,11 @@ private final class DeviceMachine: Sendable {
 
   /// Answers the launcher and the guest's ends of interrupt until the launcher is gone.
   func serve() {
-    let interests = [PollSet.Interest.readable(channel.raw)] + interrupts.resampleDescriptors.map { .readable($0) }
+    var entries = ([channel.raw] + interrupts.resampleDescriptors).map { PollEntry($0, .readable) }
     while true {
-      let ready = PollSet.wait(interests)
-      for input in 0..<Handoff.interruptInputs where ready[input + 1] { interrupts.resample(input) }
-      guard ready[0] else { continue }
+      waitForDescriptors(&entries)
+      for input in 0..<Handoff.interruptInputs where !entries[input + 1].ready.isEmpty { interrupts.resample(input) }
+      guard !entries[0].ready.isEmpty else { continue }
       guard let (message, _, _) = channel.receive() else {
         resources.drain(nanoseconds: 0)
         return
@@ -160,7 +160,7 @@ private final class DeviceMachine: Sendable {
         for device in devices { device.drain() }
         resources.drain(nanoseconds: Self.outputGrace)
         try? channel.send(.finished, Array(textScreen().utf8))
-        exitNow(0)
+        endProcessNow(0)
       default: return
       }
     }
@@ -168,11 +168,8 @@ private final class DeviceMachine: Sendable {
 
   /// The text screen of the machine's display, a line each; empty in graphics modes.
   private func textScreen() -> String {
-    for case let display as VGADisplay in devices {
-      guard let lines = display.textScreen() else { continue }
-      return lines.map { $0 + "\n" }.joined()
-    }
-    return ""
+    let lines = devices.lazy.compactMap { ($0 as? any Screen)?.textScreen() }.first
+    return (lines ?? []).map { $0 + "\n" }.joined()
   }
 }
 

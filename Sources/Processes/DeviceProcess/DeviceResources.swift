@@ -36,7 +36,7 @@ final class DeviceResources: HostResources {
     for (spec, character) in zip(handoff.spec.characters, handoff.characters) {
       let input: Descriptor? = character.hasInput ? try take() : nil
       let output: Descriptor? = character.hasOutput ? try take() : nil
-      let report: CharacterReport = { line in StandardStreams.report("vmrun: \(line)") }
+      let report: CharacterReport = { line in StandardStream.report("vmrun: \(line)") }
       if character.hasInput {
         characters[spec.id] = try StreamCharacterBackend(input: input, output: output, report: report)
       } else {

@@ -30,11 +30,12 @@ struct ControlLoop: ~Copyable {
     while true {
       let now = monotonicNanoseconds()
       if let deadline, now >= deadline { return finish(.timedOut) }
-      let ready = PollSet.wait(
-        [
-          .readable(devices.channel.raw), .readable(devices.child.pidfd.raw), .readable(signals.descriptor.raw),
-          .readable(running.reports.event.descriptor.raw), pump?.interest ?? .readable(-1),
-        ], nanoseconds: deadline.map { $0 - now })
+      var entries = [
+        devices.channel.raw, devices.child.pidfd.raw, signals.descriptor.raw, running.reports.event.descriptor.raw,
+      ].map { PollEntry($0, .readable) }
+      entries.append(pump?.interest ?? PollEntry(-1, .readable))
+      waitForDescriptors(&entries, milliseconds: pollMilliseconds(deadline.map { $0 - now }))
+      let ready = entries.map { !$0.ready.isEmpty }
       // The channel first: the guest's own end counts before that of the process which reported it.
       if ready[0] {
         guard let (message, payload) = devices.await(nanoseconds: 0) else { return devices.ending() }
@@ -57,7 +58,7 @@ struct ControlLoop: ~Copyable {
         for command in commands {
           switch command {
           case .quit: return finish(.quit)
-          case .help: StandardStreams.report(EscapeFilter.help)
+          case .help: StandardStream.report(EscapeFilter.help)
           }
         }
       }
@@ -100,7 +101,7 @@ struct ControlLoop: ~Copyable {
     _ = running.pause()
     let screen = devices.finish()
     if let path = spec.screenText, let screen, let complaint = writeFile(path, screen) {
-      StandardStreams.report("vmrun: --screen-text: \(complaint)")
+      StandardStream.report("vmrun: --screen-text: \(complaint)")
     }
     return outcome
   }

@@ -38,7 +38,7 @@ final class DeviceProcessLink: Sendable {
       files: resources.files, terminal: terminal?.bytes)
     var descriptors = [memory.ramFile.raw, memory.pageFile.raw, memory.deviceFile.raw] + interrupts.descriptors
     descriptors += resources.descriptors
-    if terminal != nil { descriptors.append(StandardStreams.input) }
+    if terminal != nil { descriptors.append(StandardStream.input.rawValue) }
     guard descriptors.count <= DatagramSocket.maximumDescriptors else {
       throw LaunchError("the machine has too many disks and connections: \(resources.descriptors.count)")
     }
@@ -65,8 +65,9 @@ final class DeviceProcessLink: Sendable {
 
   /// The next message within the time; nil when there is none, or the process has ended.
   func await(nanoseconds: UInt64) -> (message: ChannelMessage, payload: [UInt8])? {
-    let ready = PollSet.wait([.readable(channel.raw)], nanoseconds: nanoseconds)
-    guard ready[0], let (message, payload, descriptors) = channel.receive() else { return nil }
+    var entries = [PollEntry(channel.raw, .readable)]
+    waitForDescriptors(&entries, milliseconds: pollMilliseconds(nanoseconds))
+    guard !entries[0].ready.isEmpty, let (message, payload, descriptors) = channel.receive() else { return nil }
     // None is expected; a process that sends some anyway does not make this one leak.
     for descriptor in descriptors { _ = Descriptor(owning: descriptor) }
     return (message, payload)
@@ -75,7 +76,8 @@ final class DeviceProcessLink: Sendable {
   /// What became of the process, as an outcome.
   func ending() -> Outcome {
     // The socket closes a moment before the process can be waited for.
-    _ = PollSet.wait([.readable(child.pidfd.raw)], nanoseconds: 1_000_000_000)
+    var entries = [PollEntry(child.pidfd.raw, .readable)]
+    waitForDescriptors(&entries, milliseconds: 1000)
     if case .sandboxViolation(let name)? = try? child.status(violation: page.violation) {
       return .sandboxViolation(name)
     }

@@ -53,9 +53,9 @@ struct InputPump: ~Copyable {
   }
 
   /// What to wait for: the user's input, or room in the pipe while some is held back; nothing after the input's end.
-  var interest: PollSet.Interest {
-    if !backlog.isEmpty { return .writable(pipe.raw) }
-    return .readable(isOpen ? StandardStreams.input : -1)
+  var interest: PollEntry {
+    if !backlog.isEmpty { return PollEntry(pipe.raw, .writable) }
+    return PollEntry(isOpen ? StandardStream.input.rawValue : -1, .readable)
   }
 
   /// Moves what there is and returns the commands in it.
@@ -66,7 +66,7 @@ struct InputPump: ~Copyable {
     }
     let bytes: [UInt8]
     do throws(SystemError) {
-      bytes = try StandardStreams.readInput(limit: 4096)
+      bytes = try StandardStream.input.read(limit: 4096)
     } catch {
       isOpen = error.errno == ErrorNumber.again
       return []

@@ -38,7 +38,7 @@ final class MachineMemory: Sendable {
       return try Descriptor.open(path, .readOnly).contents(limit: Int(FirmwarePlacement.sizes.upperBound))
     } catch {
       let advice =
-        error.errno == ErrorNumber.noEntry
+        error.errno == ErrorNumber.noSuchFile
         ? (path == MachineSpec.defaultFirmware
           ? ": SeaBIOS is not installed: apt install seabios" : ": no such firmware image; give another --firmware") : ""
       throw LaunchError(advice.isEmpty ? "\(path): \(error.reason)" : path + advice)

@@ -30,7 +30,7 @@ struct OpenedResources: ~Copyable {
       do throws(SystemError) {
         add(try Descriptor.open(file.path, .readOnly))
       } catch {
-        let advice = error.errno == ErrorNumber.noEntry ? "; install it with: apt install \(file.package)" : ""
+        let advice = error.errno == ErrorNumber.noSuchFile ? "; install it with: apt install \(file.package)" : ""
         throw LaunchError("\(file.path): \(error.reason)\(advice)")
       }
       files.append(file.name)
@@ -56,7 +56,7 @@ struct OpenedResources: ~Copyable {
       let ends = try Pipe.make()
       descriptors.append(ends.read)
       input = ends.write
-      add(try Descriptor.duplicate(of: StandardStreams.output))
+      add(try Descriptor.duplicate(of: StandardStream.output.rawValue))
       characters.append(Handoff.Character(kind: kind.rawValue, hasInput: true, hasOutput: true))
       return
     }

@@ -1,52 +1,30 @@
-/// How a run ended.
-public enum Outcome: Sendable, Equatable {
-  /// The guest powered off.
-  case poweredOff
-  /// The guest wrote this to the exit device.
-  case exited(UInt8)
-  case panicked
-  /// The guest asked for a reset and `--no-reboot` was given.
-  case resetRefused
-  case tripleFault
-  case timedOut
-  /// vmrun or the host failed: what, on what, and what to do.
-  case failed(String)
-  /// The device process made this forbidden system call.
-  case sandboxViolation(String)
-  /// vmrun got this signal.
-  case signalled(CInt)
-  /// Ctrl-A x.
-  case quit
+import MachineModel
 
-  /// The status vmrun ends with.
-  public var status: CInt {
-    switch self {
-    case .poweredOff: 0
-    case .exited(let status): CInt(status)
-    case .panicked: 121
-    case .resetRefused: 122
-    case .tripleFault: 123
-    case .timedOut: 124
-    case .failed: 125
-    case .sandboxViolation: 126
-    case .signalled(let number): 128 + number
-    // As if the user had pressed Ctrl-C.
-    case .quit: 130
-    }
+/// How a run ended: the status for the shell, and a line for the user where the status alone does not say it.
+public struct Outcome: Sendable, Equatable {
+  public let status: ExitStatus
+  public let message: String?
+
+  static let poweredOff = Outcome(status: .poweredOff, message: nil)
+  static let panicked = Outcome(status: .panicked, message: "the guest panicked")
+  static let resetRefused = Outcome(status: .reset, message: "the guest reset, and --no-reboot was given")
+  static let tripleFault = Outcome(
+    status: .tripleFault, message: "the guest's processor shut down after a triple fault")
+  static let timedOut = Outcome(status: .timedOut, message: "--timeout ran out")
+  /// Ctrl-A x: as if the user had pressed Ctrl-C.
+  static let quit = Outcome(status: .signal(2), message: nil)
+
+  static func exited(_ status: UInt8) -> Outcome { Outcome(status: .guest(status), message: nil) }
+  static func signalled(_ number: CInt) -> Outcome {
+    Outcome(status: .signal(UInt8(truncatingIfNeeded: number)), message: nil)
   }
-
-  /// The line that says so on stderr, where there is something to say.
-  public var message: String? {
-    switch self {
-    case .poweredOff, .exited, .quit, .signalled: nil
-    case .panicked: "the guest panicked"
-    case .resetRefused: "the guest reset and --no-reboot was given"
-    case .tripleFault: "the guest's processor shut down (triple fault)"
-    case .timedOut: "--timeout ran out"
-    case .failed(let reason): reason
-    case .sandboxViolation(let name):
-      "the device process was ended by its sandbox: it called \(name), which its policy forbids; "
-        + "please report this with the output of vmrun --version"
-    }
+  /// vmrun or the host failed: what, on what, and what to do.
+  static func failed(_ reason: String) -> Outcome { Outcome(status: .hostFailure, message: reason) }
+  /// The device process made a system call that its policy forbids.
+  static func sandboxViolation(_ call: String) -> Outcome {
+    Outcome(
+      status: .sandboxViolation,
+      message: "the device process was ended by its sandbox: it called \(call), which its policy forbids; "
+        + "please report this with the output of vmrun --version")
   }
 }

@@ -51,9 +51,9 @@ final class RunningMachine: Sendable {
   func start() throws {
     installInterruptingHandler(KVMVCPU.kickSignal)
     map.update()
-    let confines = sandbox != .off
+    let filter = sandbox == .off ? nil : try SystemCallFilter(try BuiltInPolicy.vcpu.policy())
     for thread in threads {
-      try thread.start { if confines { try SystemCallFilter.install(.vcpu) } }
+      try thread.start { try filter?.install(on: .thread) }
     }
   }
 

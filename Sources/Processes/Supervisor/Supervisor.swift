@@ -10,7 +10,7 @@ import Sandbox
 /// Runs a machine from its description to its end.
 public enum Supervisor {
   /// Runs the resolved machine and returns how it ended. Called once, on the main thread.
-  public static func run(_ spec: MachineSpec, registry: Registry, logLevel: Logger.Level) -> Outcome {
+  public static func run(_ spec: MachineSpec, registry: Registry, logLevel: LogLevel) -> Outcome {
     let log = makeLogger(logLevel)
     ignore(SignalNumber.brokenPipe)
     do {
@@ -43,7 +43,7 @@ public enum Supervisor {
     for notice in resources.notices { log.notice("\(notice)") }
     let memory = try MachineMemory(spec, registry: registry)
     let interrupts = try InterruptConnections()
-    let terminal = resources.input == nil ? nil : TerminalMode(of: StandardStreams.input)
+    let terminal = resources.input == nil ? nil : TerminalMode(of: StandardStream.input.rawValue)
 
     let signals = try SignalDescriptor([
       SignalNumber.hangUp, SignalNumber.interrupt, SignalNumber.terminate, SignalNumber.continued,
