@@ -25,6 +25,7 @@ let package = Package(
     // The host: the only callers of libc, the kernel headers and C libraries.
     .target(name: "CLinux"),
     .target(name: "CKVM"),
+    .target(name: "CSandbox"),
     .systemLibrary(name: "CSeccomp", pkgConfig: "libseccomp", providers: [.apt(["libseccomp-dev"])]),
     .systemLibrary(name: "CCap", pkgConfig: "libcap", providers: [.apt(["libcap-dev"])]),
     layer("LinuxSystem", ["CLinux"]),
@@ -40,7 +41,9 @@ let package = Package(
     // What implements them. Engines never see devices; devices never see engines.
     layer("Devices", ["DeviceKit"]),
     layer("KVMEngine", ["Engines", "CKVM", "LinuxSystem"]),
-    layer("Sandbox", ["LinuxSystem", "CLinux", "CSeccomp", "CCap"]),
+    layer(
+      "Sandbox", ["LinuxSystem", "CLinux", "CSandbox", "CSeccomp", "CCap"],
+      resources: [.embedInCode("Policies/device.policy"), .embedInCode("Policies/vcpu.policy")]),
 
     // What joins them.
     layer("Boards", ["DeviceKit", "Devices"]),
@@ -56,7 +59,11 @@ let package = Package(
     tests("DevicesTests", ["Devices", "TestKit"]),
     tests("BoardsTests", ["Boards", "TestKit"]),
     tests("OptionsTests", ["Options", "Devices", "TestKit"]),
-    tests("SandboxTests", ["Sandbox", "TestKit"]),
+    .target(name: "CSandboxProbe", path: "Tests/CSandboxProbe"),
+    .executableTarget(
+      name: "sandbox-probe", dependencies: ["Sandbox", "CSandboxProbe", "CSeccomp"], path: "Tests/SandboxProbe",
+      swiftSettings: strict),
+    tests("SandboxTests", ["Sandbox", "TestKit", "sandbox-probe"]),
     tests("KVMEngineTests", ["KVMEngine", "TestKit"]),
     tests("MachineTests", ["Processes", "TestKit"]),
   ],

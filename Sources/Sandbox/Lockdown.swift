@@ -1,0 +1,112 @@
+import CCap
+import CSandbox
+import LinuxSystem
+
+/// Takes everything from the device process but its open descriptors.
+public enum Lockdown {
+  /// Locks down the calling process, which `DeviceProcess.spawn` started and which has one thread. `channel` is its
+  /// socket to the launcher: where the launcher has died the process ends here. The system call filter is not part of
+  /// it: `SystemCallFilter.install` comes after, as the last step.
+  ///
+  /// Returns one line for each layer that the host refused; throws where the process would keep a capability or could
+  /// gain one.
+  public static func enter(channel: CInt) throws(SandboxError) -> [String] {
+    let start = startLayers()
+    var missing: [String] = []
+    _ = csandbox_prctl(PR_SET_NAME, UInt(bitPattern: processName.utf8Start))
+    if start.contains(.changesIdentity) { changeIdentity(&missing) }
+    emptyNamespaces(&missing)
+    lowerLimits(ownUserNamespace: start.contains(.userNamespace), &missing)
+    guard csandbox_prctl(PR_SET_NO_NEW_PRIVS, 1) == 0 else {
+      throw .system(SystemError("prctl(PR_SET_NO_NEW_PRIVS)"))
+    }
+    do throws(SystemError) { try Landlock.denyEverything() } catch { missing.append("no Landlock: \(error)") }
+    missing += try Capabilities.drop()
+    // No debugger of the same user attaches, no core is written, /proc/PID/mem is closed.
+    guard csandbox_prctl(PR_SET_DUMPABLE, 0) == 0 else { throw .system(SystemError("prctl(PR_SET_DUMPABLE)")) }
+    umask(0o777)
+    // The change of user cleared it.
+    guard csandbox_prctl(PR_SET_PDEATHSIG, UInt(SIGKILL)) == 0 else {
+      throw .system(SystemError("prctl(PR_SET_PDEATHSIG)"))
+    }
+    if hasHungUp(channel) { exit(125) }
+    return missing
+  }
+
+  private static let processName: StaticString = "vmrun-devices"
+
+  private static func startLayers() -> StartLayers {
+    guard let value = getenv(StartLayers.variable) else { return [] }
+    return StartLayers(rawValue: UInt8(String(cString: value)) ?? 0)
+  }
+
+  /// Changes to user and group 65534 and leaves every other group, keeping capabilities for the steps to come.
+  private static func changeIdentity(_ missing: inout [String]) {
+    let id = DeviceProcess.nobody
+    do throws(SystemError) {
+      try retrying("prctl(PR_SET_KEEPCAPS)") { csandbox_prctl(PR_SET_KEEPCAPS, 1) }
+      // Refused in a user namespace that maps the launcher's own group, where the groups cannot be left.
+      if setgroups(0, nil) != 0, currentErrno != EPERM { throw SystemError("setgroups") }
+      try retrying("setresgid") { csandbox_set_group(id) }
+      try retrying("setresuid") { csandbox_set_user(id) }
+      try Capabilities.raisePermitted()
+    } catch {
+      missing.append("still the launcher's user: \(error)")
+    }
+  }
+
+  /// Mount, network, IPC and UTS namespaces with nothing in them, and an empty root.
+  private static func emptyNamespaces(_ missing: inout [String]) {
+    guard Capabilities.has(CAP_SYS_ADMIN) else {
+      missing.append("no mount, network, IPC and UTS namespaces: CAP_SYS_ADMIN is missing")
+      chrootInstead(&missing)
+      return
+    }
+    let namespaces: [(name: String, flag: Int)] = [
+      ("mount", CSANDBOX_NEW_MOUNT), ("network", CSANDBOX_NEW_NETWORK), ("IPC", CSANDBOX_NEW_IPC),
+      ("UTS", CSANDBOX_NEW_UTS),
+    ]
+    var hasMounts = true
+    if csandbox_unshare(CInt(namespaces.reduce(0) { $0 | $1.flag })) != 0 {
+      // One by one, to have those that can be had.
+      for namespace in namespaces where csandbox_unshare(CInt(namespace.flag)) != 0 {
+        missing.append("no \(namespace.name) namespace: \(SystemError("unshare"))")
+        if namespace.flag == CSANDBOX_NEW_MOUNT { hasMounts = false }
+      }
+    }
+    guard hasMounts else { return chrootInstead(&missing) }
+    do throws(SystemError) { try EmptyRoot.pivot() } catch { missing.append("no empty root: \(error)") }
+  }
+
+  private static func chrootInstead(_ missing: inout [String]) {
+    guard Capabilities.has(CAP_SYS_CHROOT) else {
+      missing.append("no empty root: CAP_SYS_CHROOT is missing")
+      return
+    }
+    do throws(SystemError) { try EmptyRoot.chrootIntoRemovedDirectory() } catch {
+      missing.append("no empty root: \(error)")
+    }
+  }
+
+  /// Sizes of files and address space stay: disks grow and guest memory is mapped.
+  private static func lowerLimits(ownUserNamespace: Bool, _ missing: inout [String]) {
+    var limits: [(name: String, resource: csandbox_limit, most: UInt64)] = [
+      ("RLIMIT_CORE", CSANDBOX_LIMIT_CORE, 0),
+      ("RLIMIT_NOFILE", CSANDBOX_LIMIT_OPEN_FILES, 4096),
+      ("RLIMIT_MEMLOCK", CSANDBOX_LIMIT_LOCKED_MEMORY, 0),
+      ("RLIMIT_MSGQUEUE", CSANDBOX_LIMIT_MESSAGE_QUEUES, 0),
+      ("RLIMIT_NICE", CSANDBOX_LIMIT_NICE, 0),
+      ("RLIMIT_RTPRIO", CSANDBOX_LIMIT_REALTIME_PRIORITY, 0),
+    ]
+    // Elsewhere it counts all the user's processes, and threads could not be started.
+    if ownUserNamespace { limits.append(("RLIMIT_NPROC", CSANDBOX_LIMIT_PROCESSES, 512)) }
+    for limit in limits where csandbox_lower_limit(limit.resource, limit.most) != 0 {
+      missing.append("\(limit.name) not lowered: \(SystemError("setrlimit"))")
+    }
+  }
+
+  private static func hasHungUp(_ channel: CInt) -> Bool {
+    var entry = pollfd(fd: channel, events: 0, revents: 0)
+    return poll(&entry, 1, 0) == 1 && entry.revents & Int16(POLLHUP) != 0
+  }
+}
