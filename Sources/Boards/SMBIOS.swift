@@ -78,7 +78,7 @@ struct SMBIOSTables: Sendable {
   private mutating func addChassis() {
     let other: UInt8 = 1
     let safe: UInt8 = 3
-    let noSecurity: UInt8 = 2
+    let noSecurity: UInt8 = 3
     // Boot-up, power supply and thermal state; then OEM data, height, power cords, contained elements, SKU.
     let states = [safe, safe, safe, noSecurity]
     add(
