@@ -1,4 +1,6 @@
+import Buses
 import Foundation
+import TestKit
 import Testing
 
 @testable import Boards
@@ -101,6 +103,18 @@ import Testing
     }
   }
 
+  @Test func interruptRoutingAgreesWithTheBoardsWiring() {
+    for slot in 0..<32 {
+      for pin in 0..<4 {
+        let sink = RecordingInterrupts()
+        let fabric = InterruptFabric(sink: sink)
+        for pirq in 0..<4 { fabric.route(pirq: pirq, to: 16 + pirq) }
+        fabric.intx(slot: slot, pin: pin + 1).set(true)
+        #expect((0..<4).filter { sink.level(16 + $0) } == [DSDT.link(slot: slot, pin: pin)])
+      }
+    }
+  }
+
   @Test(.enabled(if: IASL.isInstalled, "iasl is missing: install acpica-tools"))
   func dsdtReadsAsTheMachine() throws {
     let dsdt = try #require(try FirmwareLoader(ACPITables(Self.full).files).tables()["DSDT"])
@@ -111,6 +125,10 @@ import Testing
       "\"QEMU0002\"",
       "EisaId (\"PNP0103\")", "Device (COM4)", "Name (\\_S5, Package (0x04)",
     ] { #expect(source.contains(expected), "\(expected)") }
+    // Slot 1's INTA# is on LNKA and slot 3's INTB# on LNKD.
+    let words = source.split { $0.isWhitespace || $0 == "," }.joined(separator: " ")
+    #expect(words.contains("Package (0x04) { 0x0001FFFF Zero LNKA Zero }"))
+    #expect(words.contains("Package (0x04) { 0x0003FFFF One LNKD Zero }"))
     let bare = try #require(try FirmwareLoader(ACPITables(Self.bare).files).tables()["DSDT"])
     let bareSource = try IASL.disassemble(bare, "DSDT")
     for absent in ["COM1", "PNP0103", "PNP0303", "PNP0B00", "QEMU000", "CP01"] {

@@ -42,7 +42,7 @@ enum DSDT {
     "\\_SB.PCI0.ISA.PIRA", "\\_SB.PCI0.ISA.PIRB", "\\_SB.PCI0.ISA.PIRC", "\\_SB.PCI0.ISA.PIRD",
   ]
 
-  /// The four link devices (ACPI 6.4 §6.2.13) over the ISA bridge's route control registers.
+  /// The four link devices (ACPI 6.4 §6.2.13, PNP0C0F) over the ISA bridge's route control registers.
   private static func routing() -> [AML] {
     let route = AML.arg(0)
     let isDisabled = AML.and(route, .integer(PIIX4.routeDisabled))
@@ -82,14 +82,17 @@ enum DSDT {
       ])
   }
 
-  /// `_PRT` (§6.2.13): INTA#-INTD# (0-3) of slot s reach link (s + pin - 1) mod 4, as `InterruptFabric.intx` has it.
+  /// The link, 0 for LNKA, that INTA#–INTD# (`pin` 0–3) of a slot reaches: the wiring of `InterruptFabric.intx`.
+  static func link(slot: Int, pin: Int) -> Int { (slot + pin + 3) & 3 }
+
+  /// `_PRT` (ACPI 6.4 §6.2.13).
   private static func routingTable() -> AML {
     var entries: [AML] = []
     for slot in 0..<32 {
       for pin in 0..<4 {
         let allFunctions = UInt64(slot) << 16 | 0xFFFF
-        let link = links[(slot + pin + 3) & 3]
-        entries.append(.package([.integer(allFunctions), .integer(UInt64(pin)), .path(link), .integer(0)]))
+        let source = AML.path(links[link(slot: slot, pin: pin)])
+        entries.append(.package([.integer(allFunctions), .integer(UInt64(pin)), source, .integer(0)]))
       }
     }
     return .package(entries)
