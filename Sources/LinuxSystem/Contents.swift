@@ -1,5 +1,16 @@
 import Glibc
 
+/// Makes or empties a file and writes it.
+public func replaceFile(_ path: String, with bytes: [UInt8]) throws(SystemError) {
+  let file = try Descriptor.open(path, OpenFlags.writeCreateTruncate, mode: 0o666)
+  var rest = bytes[...]
+  while !rest.isEmpty {
+    let buffer = rest
+    rest = rest.dropFirst(
+      try buffer.withUnsafeBytes { bytes in Result { () throws(SystemError) in try file.write(bytes) } }.get())
+  }
+}
+
 extension Descriptor {
   /// The whole file from its start, whatever the file offset is; EFBIG beyond `limit` bytes.
   public borrowing func contents(limit: Int) throws(SystemError) -> [UInt8] {

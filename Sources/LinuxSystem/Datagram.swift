@@ -11,6 +11,9 @@ public struct DatagramSocket: ~Copyable, Sendable {
     public let descriptors: [CInt]
   }
 
+  /// Descriptors that one datagram carries at the most.
+  public static let maximumDescriptors = Int(CLINUX_MAX_DESCRIPTORS)
+
   public init(owning descriptor: consuming Descriptor) { self.descriptor = descriptor }
 
   /// Two connected ends, both the caller's to own.

@@ -158,7 +158,3 @@ extension Descriptor {
     try open(path, O_RDWR | O_CREAT | O_TRUNC)
   }
 }
-
-/// Removes a name from its directory; false where that is not possible.
-@discardableResult
-public func removeFile(_ path: String) -> Bool { unlink(path) == 0 }

@@ -34,6 +34,11 @@ public enum StandardStream: CInt, Sendable {
     return Array(bytes.prefix(count))
   }
 
+  /// A descriptor of its own for the same open file.
+  public func duplicate() throws(SystemError) -> Descriptor {
+    Descriptor(owning: try retrying("fcntl(F_DUPFD_CLOEXEC)", name) { clinux_fcntl_int(rawValue, F_DUPFD_CLOEXEC, 3) })
+  }
+
   /// Writes a line to standard error; where that is gone too, nothing is left to say it.
   public static func report(_ line: String) { try? StandardStream.error.write(line + "\n") }
 

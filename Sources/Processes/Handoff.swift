@@ -1,3 +1,4 @@
+import Backends
 import FoundationEssentials
 import LinuxSystem
 import MachineModel
@@ -21,13 +22,12 @@ struct Handoff: Codable, Sendable {
   var terminal: [UInt8]?
 
   struct Block: Codable, Sendable {
-    var size: UInt64
-    var alignment: Int
+    var geometry: ImageGeometry
     var hasOverlay: Bool
   }
 
   struct Character: Codable, Sendable {
-    var kind: UInt8
+    var kind: CharacterKind
     var hasInput: Bool
     var hasOutput: Bool
   }
@@ -64,21 +64,21 @@ enum ChannelMessage: UInt8, Sendable {
 }
 
 /// The launcher's and the device process's conversation.
-struct Channel: ~Copyable, Sendable {
+final class Channel: Sendable {
   let socket: DatagramSocket
 
   init(owning descriptor: consuming Descriptor) { socket = DatagramSocket(owning: descriptor) }
 
   var raw: CInt { socket.descriptor.raw }
 
-  borrowing func send(_ message: ChannelMessage, _ payload: [UInt8] = [], descriptors: [CInt] = [])
+  func send(_ message: ChannelMessage, _ payload: [UInt8] = [], descriptors: [CInt] = [])
     throws(SystemError)
   {
     try socket.send([message.rawValue] + payload, descriptors: descriptors)
   }
 
   /// The next message and its payload; nil when the other process is gone or breaks the protocol.
-  borrowing func receive() -> (message: ChannelMessage, payload: [UInt8], descriptors: [CInt])? {
+  func receive() -> (message: ChannelMessage, payload: [UInt8], descriptors: [CInt])? {
     guard let datagram = try? socket.receive(limit: ChannelMessage.limit), let first = datagram.bytes.first,
       let message = ChannelMessage(rawValue: first)
     else { return nil }

@@ -12,7 +12,7 @@ public struct TemporaryFile: ~Copyable {
     try TemporaryFile.fill(path, bytes)
   }
 
-  deinit { removeFile(path) }
+  deinit { try? removeFile(path) }
 
   /// Replaces the content.
   public func overwrite(_ bytes: [UInt8]) throws { try Self.fill(path, bytes) }

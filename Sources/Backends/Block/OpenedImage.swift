@@ -29,6 +29,17 @@ public struct OpenedImage: ~Copyable, Sendable {
     self.geometry = geometry
   }
 
+  /// The descriptors, now the caller's to close, and the geometry.
+  public consuming func takeApart() -> (image: CInt, overlay: CInt?, geometry: ImageGeometry) {
+    let geometry = geometry
+    let overlayNumber: CInt?
+    switch consume overlay {
+    case .some(let overlay): overlayNumber = overlay.release()
+    case .none: overlayNumber = nil
+    }
+    return (image.release(), overlayNumber, geometry)
+  }
+
   /// Opens, locks and measures the image that `spec` names. `temporaryDirectories` are tried in turn for a
   /// snapshot's overlay before anonymous memory is.
   public static func open(

@@ -46,9 +46,11 @@ private final class DeviceMachine: Sendable {
   /// How long the host may take to accept what serial ports still hold at the end.
   private static let outputGrace: UInt64 = 1_000_000_000
 
-  init(_ handoff: Handoff, _ descriptors: [CInt], channel: consuming Channel) throws {
+  init(_ handoff: Handoff, _ descriptors: [CInt], channel: Channel) throws {
     let fixed = Handoff.fixedDescriptors
-    guard descriptors.count >= fixed else { throw SystemError("recvmsg", "too few descriptors", errno: ErrorNumber.invalid) }
+    guard descriptors.count >= fixed else {
+      throw SystemError("recvmsg", "too few descriptors", errno: ErrorNumber.invalid)
+    }
     let inputs = Handoff.interruptInputs
     let ram = Descriptor(owning: descriptors[0])
     let shared = Descriptor(owning: descriptors[1])
@@ -88,7 +90,7 @@ private final class DeviceMachine: Sendable {
       resources: resources, deviceMemory: deviceMemory.bytes)
     ports = board.ports
     mmio = board.mmio
-    devices = try assemble(handoff.spec, registry: catalog, on: board)
+    devices = try HVM.assemble(handoff.spec, registry: catalog, on: board)
     try timers.run(queue)
     for (index, mailbox) in page.mailboxes.enumerated() {
       let server = MailboxServer(mailbox, spin: handoff.spin)

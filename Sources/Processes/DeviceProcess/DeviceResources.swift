@@ -21,7 +21,9 @@ final class DeviceResources: HostResources {
   init(_ handoff: Handoff, _ descriptors: ArraySlice<CInt>) throws(SystemError) {
     var next = descriptors.makeIterator()
     func take() throws(SystemError) -> Descriptor {
-      guard let raw = next.next() else { throw SystemError("recvmsg", "too few descriptors", errno: ErrorNumber.invalid) }
+      guard let raw = next.next() else {
+        throw SystemError("recvmsg", "too few descriptors", errno: ErrorNumber.invalid)
+      }
       return Descriptor(owning: raw)
     }
     var blocks: [String: any BlockBackend] = [:]
@@ -30,7 +32,7 @@ final class DeviceResources: HostResources {
       let overlay: Descriptor? = block.hasOverlay ? try take() : nil
       blocks[spec.id] = try FileBlockBackend(
         image: image, overlay: overlay, spec: spec,
-        geometry: ImageGeometry(size: block.size, alignment: block.alignment))
+        geometry: block.geometry)
     }
     var characters: [String: any CharacterBackend] = [:]
     for (spec, character) in zip(handoff.spec.characters, handoff.characters) {
@@ -41,7 +43,7 @@ final class DeviceResources: HostResources {
         characters[spec.id] = try StreamCharacterBackend(input: input, output: output, report: report)
       } else {
         characters[spec.id] = try makeCharacterBackend(
-          CharacterKind(rawValue: character.kind) ?? .null, descriptor: output, report: report)
+          character.kind, descriptor: output, report: report)
       }
     }
     var files: [String: FileHandle] = [:]

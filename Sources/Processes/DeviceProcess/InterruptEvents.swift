@@ -8,16 +8,10 @@ import Synchronization
 /// resample eventfd; a source that is then still asserted triggers again. A source that goes away before stays visible
 /// until that end of interrupt, which a guest sees at most as one spurious interrupt.
 final class InterruptEvents: InterruptSink {
-  private let edges: [EventHandle]
-  private let triggers: [EventHandle]
-  private let resamples: [EventHandle]
+  private let edges: [SharedEvent]
+  private let triggers: [SharedEvent]
+  private let resamples: [SharedEvent]
   private let levels: [AtomicBool]
-
-  /// Holds an eventfd for an array.
-  final class EventHandle: Sendable {
-    let event: EventDescriptor
-    init(_ raw: CInt) { event = EventDescriptor(owning: Descriptor(owning: raw)) }
-  }
 
   private final class AtomicBool: Sendable {
     let value = Atomic<Bool>(false)
@@ -25,9 +19,9 @@ final class InterruptEvents: InterruptSink {
 
   /// Takes over the descriptors, as many of each as there are inputs.
   init(edges: ArraySlice<CInt>, triggers: ArraySlice<CInt>, resamples: ArraySlice<CInt>) {
-    self.edges = edges.map(EventHandle.init)
-    self.triggers = triggers.map(EventHandle.init)
-    self.resamples = resamples.map(EventHandle.init)
+    self.edges = edges.map(SharedEvent.init(owning:))
+    self.triggers = triggers.map(SharedEvent.init(owning:))
+    self.resamples = resamples.map(SharedEvent.init(owning:))
     levels = edges.map { _ in AtomicBool() }
   }
 
@@ -39,7 +33,7 @@ final class InterruptEvents: InterruptSink {
   }
 
   /// The resample eventfds, to be waited for.
-  var resampleDescriptors: [CInt] { resamples.map(\.event.descriptor.raw) }
+  var resampleDescriptors: [CInt] { resamples.map(\.raw) }
 
   /// The guest has ended an interrupt of the input.
   func resample(_ input: Int) {

@@ -38,7 +38,7 @@ struct ControlLoop: ~Copyable {
       let ready = entries.map { !$0.ready.isEmpty }
       // The channel first: the guest's own end counts before that of the process which reported it.
       if ready[0] {
-        guard let (message, payload) = devices.await(nanoseconds: 0) else { return devices.ending() }
+        guard let (message, payload) = devices.message(within: 0) else { return devices.ending() }
         if let outcome = try act(on: message, payload) { return outcome }
       } else if ready[1] {
         return devices.ending()
@@ -88,7 +88,7 @@ struct ControlLoop: ~Copyable {
     guard running.pause() else { return finish(.failed("a vCPU did not stop for the guest's reset")) }
     try devices.channel.send(.reset)
     while true {
-      guard let (message, _) = devices.await(nanoseconds: 10_000_000_000) else { return devices.ending() }
+      guard let (message, _) = devices.message(within: 10_000_000_000) else { return devices.ending() }
       if message == .resetDone { break }
       // Posted by another vCPU before it stopped: the reset overtakes it.
       running.handled.add()
@@ -100,19 +100,13 @@ struct ControlLoop: ~Copyable {
   private func finish(_ outcome: Outcome) -> Outcome {
     _ = running.pause()
     let screen = devices.finish()
-    if let path = spec.screenText, let screen, let complaint = writeFile(path, screen) {
-      StandardStream.report("vmrun: --screen-text: \(complaint)")
+    if let path = spec.screenText, let screen {
+      do throws(SystemError) {
+        try replaceFile(path, with: screen)
+      } catch {
+        StandardStream.report("vmrun: --screen-text \(error)")
+      }
     }
     return outcome
-  }
-}
-
-/// Writes a whole file; says what failed.
-private func writeFile(_ path: String, _ bytes: [UInt8]) -> String? {
-  do throws(SystemError) {
-    try Descriptor.replaceContents(of: path, with: bytes)
-    return nil
-  } catch {
-    return "\(error)"
   }
 }

@@ -51,7 +51,7 @@ final class DeviceProcessLink: Sendable {
 
   /// Waits until the devices are made and the sandbox is closed.
   func awaitReady() throws {
-    guard let (message, payload) = await(nanoseconds: Self.patience) else {
+    guard let (message, payload) = message(within: Self.patience) else {
       throw LaunchError(Self.end(child, page))
     }
     let text = String(decoding: payload, as: UTF8.self)
@@ -64,7 +64,7 @@ final class DeviceProcessLink: Sendable {
   }
 
   /// The next message within the time; nil when there is none, or the process has ended.
-  func await(nanoseconds: UInt64) -> (message: ChannelMessage, payload: [UInt8])? {
+  func message(within nanoseconds: UInt64) -> (message: ChannelMessage, payload: [UInt8])? {
     var entries = [PollEntry(channel.raw, .readable)]
     waitForDescriptors(&entries, milliseconds: pollMilliseconds(nanoseconds))
     guard !entries[0].ready.isEmpty, let (message, payload, descriptors) = channel.receive() else { return nil }
@@ -88,7 +88,7 @@ final class DeviceProcessLink: Sendable {
   func finish() -> [UInt8]? {
     guard (try? channel.send(.finish)) != nil else { return nil }
     let end = monotonicNanoseconds() + Self.patience
-    while monotonicNanoseconds() < end, let (message, payload) = await(nanoseconds: end - monotonicNanoseconds()) {
+    while monotonicNanoseconds() < end, let (message, payload) = message(within: end - monotonicNanoseconds()) {
       if message == .finished { return payload }
     }
     return nil

@@ -88,7 +88,8 @@ struct InputPump: ~Copyable {
 
   private mutating func flush() {
     do throws(SystemError) {
-      let count = try backlog.withUnsafeBytes { buffer in Result { () throws(SystemError) in try pipe.write(buffer) } }.get()
+      let count = try backlog.withUnsafeBytes { buffer in Result { () throws(SystemError) in try pipe.write(buffer) } }
+        .get()
       backlog.removeFirst(count)
     } catch {
       guard error.errno != ErrorNumber.again else { return }

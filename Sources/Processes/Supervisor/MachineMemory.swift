@@ -26,7 +26,7 @@ final class MachineMemory: Sendable {
     firmware.bytes.copyBytes(from: image)
     ramFile = try Descriptor.memory(named: "vmrun-ram", size: spec.memory)
     ram = try Mapping(sharing: ramFile, count: Int(spec.memory))
-    let deviceSize = max(4096, try requiredDeviceMemory(spec, registry: registry))
+    let deviceSize = max(4096, try HVM.requiredDeviceMemory(spec, registry: registry))
     deviceFile = try Descriptor.memory(named: "vmrun-devices", size: deviceSize)
     device = try Mapping(sharing: deviceFile, count: Int(deviceSize))
     pageFile = try Descriptor.memory(named: "vmrun-page", size: UInt64(MachinePage.size(vcpus: spec.cpus)))
@@ -40,7 +40,8 @@ final class MachineMemory: Sendable {
       let advice =
         error.errno == ErrorNumber.noSuchFile
         ? (path == MachineSpec.defaultFirmware
-          ? ": SeaBIOS is not installed: apt install seabios" : ": no such firmware image; give another --firmware") : ""
+          ? ": SeaBIOS is not installed: apt install seabios" : ": no such firmware image; give another --firmware")
+        : ""
       throw LaunchError(advice.isEmpty ? "\(path): \(error.reason)" : path + advice)
     }
   }
@@ -82,14 +83,14 @@ final class MachineMemory: Sendable {
 
 /// The eventfds between the device process and the engine's interrupt controllers.
 final class InterruptConnections: Sendable {
-  let edges: [EventHandle]
-  let triggers: [EventHandle]
-  let resamples: [EventHandle]
+  let edges: [SharedEvent]
+  let triggers: [SharedEvent]
+  let resamples: [SharedEvent]
 
   init() throws(SystemError) {
-    func make() throws(SystemError) -> [EventHandle] {
-      var events: [EventHandle] = []
-      for _ in 0..<Handoff.interruptInputs { events.append(EventHandle(try EventDescriptor())) }
+    func make() throws(SystemError) -> [SharedEvent] {
+      var events: [SharedEvent] = []
+      for _ in 0..<Handoff.interruptInputs { events.append(try SharedEvent()) }
       return events
     }
     edges = try make()
@@ -98,11 +99,5 @@ final class InterruptConnections: Sendable {
   }
 
   /// In the order that the device process takes them.
-  var descriptors: [CInt] { (edges + triggers + resamples).map(\.event.descriptor.raw) }
-}
-
-/// An eventfd that arrays can hold.
-final class EventHandle: Sendable {
-  let event: EventDescriptor
-  init(_ event: consuming EventDescriptor) { self.event = event }
+  var descriptors: [CInt] { (edges + triggers + resamples).map(\.raw) }
 }

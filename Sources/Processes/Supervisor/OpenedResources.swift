@@ -26,14 +26,14 @@ struct OpenedResources: ~Copyable {
   init(_ spec: MachineSpec, registry: Registry) throws {
     for block in spec.blocks { try open(block) }
     for character in spec.characters { try open(character) }
-    for file in try requiredFiles(spec, registry: registry) {
+    for (name, file) in try HVM.requiredFiles(spec, registry: registry).sorted(by: { $0.key < $1.key }) {
       do throws(SystemError) {
         add(try Descriptor.open(file.path, .readOnly))
       } catch {
         let advice = error.errno == ErrorNumber.noSuchFile ? "; install it with: apt install \(file.package)" : ""
         throw LaunchError("\(file.path): \(error.reason)\(advice)")
       }
-      files.append(file.name)
+      files.append(name)
     }
   }
 
@@ -42,11 +42,10 @@ struct OpenedResources: ~Copyable {
   private mutating func add(_ descriptor: consuming Descriptor) { descriptors.append(descriptor.release()) }
 
   private mutating func open(_ spec: BlockSpec) throws {
-    let (image, overlay, geometry) = try OpenedImage.open(spec).release()
+    let (image, overlay, geometry) = try OpenedImage.open(spec).takeApart()
     descriptors.append(image)
     if let overlay { descriptors.append(overlay) }
-    blocks.append(
-      Handoff.Block(size: geometry.size, alignment: geometry.alignment, hasOverlay: overlay != nil))
+    blocks.append(Handoff.Block(geometry: geometry, hasOverlay: overlay != nil))
   }
 
   private mutating func open(_ spec: CharacterSpec) throws {
@@ -56,14 +55,14 @@ struct OpenedResources: ~Copyable {
       let ends = try Pipe.make()
       descriptors.append(ends.read)
       input = ends.write
-      add(try Descriptor.duplicate(of: StandardStream.output.rawValue))
-      characters.append(Handoff.Character(kind: kind.rawValue, hasInput: true, hasOutput: true))
+      add(try StandardStream.output.duplicate())
+      characters.append(Handoff.Character(kind: kind, hasInput: true, hasOutput: true))
       return
     }
     if let path = opened.terminalPath { notices.append("\(spec.id) is \(path)") }
     if let path = opened.temporaryPath { temporaryPaths.append(path) }
     let descriptor = opened.descriptor.take()
-    characters.append(Handoff.Character(kind: kind.rawValue, hasInput: false, hasOutput: descriptor != nil))
+    characters.append(Handoff.Character(kind: kind, hasInput: false, hasOutput: descriptor != nil))
     if let descriptor { add(descriptor) }
   }
 

@@ -59,7 +59,7 @@ public enum Supervisor {
     terminal?.enterRaw()
     defer {
       terminal?.restore()
-      for path in temporaryPaths { removeQuietly(path) }
+      for path in temporaryPaths { try? removeFile(path) }
     }
     var loop = ControlLoop(running, devices: devices, signals: signals, pump: pump, terminal: terminal, spec: spec)
     return try loop.run()
