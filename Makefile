@@ -24,7 +24,7 @@ all: build
 demo:
 	@.ci/packages build demo
 	@$(MAKE) --no-print-directory build
-	@$(MAKE) --no-print-directory -C guests demo.img
+	@$(MAKE) --no-print-directory -C guests build/demo.img
 	@echo
 	@echo "Booting guests/build/demo.img; Ctrl-A x leaves, Ctrl-A h shows the keys."
 	@echo
