@@ -1,2 +1,5 @@
-/// The version that `--version` prints (semver.org).
-public let version = "0.1.0"
+/// This release of vmrun.
+public enum Release {
+  /// What `--version` prints (semver.org).
+  public static let version = "0.1.0"
+}

@@ -25,7 +25,7 @@ public struct VMRunCommand: ParsableCommand {
       Exit status: 0 powered off, 64 usage, 121 panic, 122 reset, 123 triple fault, 124 timeout, 125 host failure, \
       126 sandbox violation; or what the guest wrote to the exit device. The manual is vmrun(1).
       """,
-    version: "vmrun \(MachineModel.version)")
+    version: "vmrun \(Release.version)")
 
   @Argument(help: ArgumentHelp("Disk image to boot; same as a first --disk.", valueName: "image"), completion: .file())
   var images: [String] = []

@@ -203,7 +203,7 @@ import Testing
 
 @Suite struct PrintingCommandLines {
   @Test func versionIsOneLine() {
-    #expect(request("--version") == .text("vmrun \(MachineModel.version)"))
+    #expect(request("--version") == .text("vmrun \(Release.version)"))
   }
 
   @Test func helpNamesEveryGroup() throws {
