@@ -109,7 +109,6 @@ public struct MailboxClient: Sendable {
     if before == Mailbox.State.idleAsleep { slot.wake() }
     guard awaitReply() else { return false }
     if !isWrite { copy(data, slot.data, count) }
-    // Only this side leaves `reply`, and the server goes back to waiting for a request by itself.
     return true
   }
 
@@ -129,17 +128,18 @@ public struct MailboxClient: Sendable {
     let start = timestamp()
     while true {
       let state = box.pointee.state.load(ordering: .acquiring)
-      if state == Mailbox.State.reply { return true }
-      if state == Mailbox.State.closed { return false }
+      if state != Mailbox.State.request { return state != Mailbox.State.closed }
       if timestamp() &- start > spin { break }
       spinHint()
     }
     while true {
       let (slept, state) = box.pointee.state.compareExchange(
         expected: Mailbox.State.request, desired: Mailbox.State.requestAsleep, ordering: .acquiringAndReleasing)
-      if state == Mailbox.State.reply { return true }
-      if state == Mailbox.State.closed { return false }
-      if slept || state == Mailbox.State.requestAsleep { slot.sleep(while: Mailbox.State.requestAsleep) }
+      guard slept || state == Mailbox.State.requestAsleep else {
+        // `reply`, or the server has gone to sleep since it replied.
+        return state != Mailbox.State.closed
+      }
+      slot.sleep(while: Mailbox.State.requestAsleep)
     }
   }
 }
@@ -166,7 +166,6 @@ public struct MailboxServer: Sendable {
   /// Serves requests until the mailbox is closed.
   public func serve(_ handle: (MailboxRequest) -> Void) {
     let box = slot.mailbox
-    // Replies leave the state at `reply`; the client's next request overwrites it.
     while awaitRequest() {
       let width = Int(box.pointee.width)
       let items = Int(box.pointee.items)
