@@ -35,8 +35,11 @@ public final class MemoryBlockBackend: BlockBackend {
 
   /// `sectors` sectors of 512 bytes, each filled with the low byte of its number.
   public convenience init(sectors: Int, isReadOnly: Bool = false) {
-    var bytes = [UInt8](repeating: 0, count: sectors * 512)
-    for index in bytes.indices { bytes[index] = UInt8(truncatingIfNeeded: index / 512) }
+    var bytes: [UInt8] = []
+    bytes.reserveCapacity(sectors * 512)
+    for number in 0..<sectors {
+      bytes.append(contentsOf: [UInt8](repeating: UInt8(truncatingIfNeeded: number), count: 512))
+    }
     self.init(bytes, isReadOnly: isReadOnly)
   }
 

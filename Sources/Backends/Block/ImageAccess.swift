@@ -50,7 +50,7 @@ final class ImageAccess: Sendable {
   ) throws(SystemError) {
     let count = buffers.reduce(0) { $0 + $1.count }
     let mask = geometry.alignment - 1
-    let bounce = AlignedBuffer(count: min(Self.bounceSize, count + 2 * geometry.alignment + mask & ~mask))
+    let bounce = AlignedBuffer(count: min(Self.bounceSize, (count + 2 * geometry.alignment + mask) & ~mask))
     let room = bounce.bytes.count & ~mask
     var done = 0
     while done < count {
