@@ -278,7 +278,7 @@ struct MC146818: Sendable {
 
   private func encode(_ value: Int64) -> UInt8 {
     let value = UInt8(truncatingIfNeeded: Self.remainder(value, 100))
-    return isBinary ? value : value / 10 << 4 | value % 10
+    return isBinary ? value : (value / 10) << 4 | value % 10
   }
 
   private func decodedHour(_ value: UInt8) -> Int64 {
