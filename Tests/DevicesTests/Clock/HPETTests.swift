@@ -149,6 +149,21 @@ private struct Timers {
     #expect(hpet.fake.interrupts.takePulses(16) <= 101)
   }
 
+  @Test func periodsThatPassedUnseenCountAsOneAndTheNextLiesAhead() {
+    var chip = HPET()
+    chip.write(0x100, 16 << 9 | 1 << 2 | 1 << 3 | 1 << 6, mask: .max, now: 0)
+    chip.write(0x108, 100, mask: .max, now: 0)
+    chip.write(0x10, 1, mask: .max, now: 0)
+    chip.advance(now: 1_000_050)
+    let first = chip.takeEdge(0)
+    #expect(first)
+    #expect(chip.nextDeadline == 1_001_000)
+    let comparator = chip.read(0x108, now: 1_000_060)
+    #expect(comparator == 100_100)
+    let second = chip.takeEdge(0)
+    #expect(!second)
+  }
+
   @Test func oddAccessesAreIgnored() throws {
     let hpet = try Timers()
     hpet.fake.board.mmio.write(0xFED0_0010, .byte, 1)
