@@ -24,7 +24,7 @@ struct ATADrive {
   static let aborted: UInt8 = 0x04
   static let idNotFound: UInt8 = 0x10
 
-  /// What firmware would have done: decode both channels, give BAR 4 a place, allow I/O and bus mastering.
+  /// What firmware would have done (82371SB, 2.3): decode both channels, place BAR 4, allow I/O and bus mastering.
   static func startController() {
     controller.write16(0x40, 0x8000)
     controller.write16(0x42, 0x8000)
@@ -84,7 +84,7 @@ struct ATADrive {
     outb(command + 7, code)
   }
 
-  /// Takes a block that the drive offers: `bytes` to `address`. The status when it offers none.
+  /// Takes the block that the drive offers; false when it offers none.
   @discardableResult
   func takeBlock(to address: UInt64, bytes: UInt64 = 512) -> Bool {
     guard let status = settled(), status & (Self.dataRequest | Self.error) == Self.dataRequest else { return false }
@@ -92,6 +92,7 @@ struct ATADrive {
     return true
   }
 
+  /// Gives the drive the block that it asks for; false when it does not.
   @discardableResult
   func giveBlock(from address: UInt64, bytes: UInt64 = 512) -> Bool {
     guard let status = settled(), status & (Self.dataRequest | Self.error) == Self.dataRequest else { return false }
