@@ -17,6 +17,7 @@ extension Guest {
     guestName = name
     Console.start()
     PIC.start()
+    LocalAPIC.start()
     PMTimer.start()
     run()
     finish()

@@ -6,11 +6,13 @@ enum Interrupts {
 
   static func add(_ vector: UInt8) { _ = atomic_increment(interrupt_count_address(vector)) }
 
-  /// Whether the vector's count rises by `more` within the time. Interrupts are on while it waits.
+  /// Whether the vector's count rises by `more` within the time. Interrupts are on while it waits; what was pending
+  /// before is taken first and does not count.
   static func wait(for vector: UInt8, more: UInt32 = 1, milliseconds: UInt64 = 2000, after: () -> Void = {}) -> Bool {
-    let goal = count(vector) &+ more
     sti()
     defer { cli() }
+    pause()
+    let goal = count(vector) &+ more
     after()
     return eventually(milliseconds) { Int32(bitPattern: count(vector) &- goal) >= 0 }
   }
