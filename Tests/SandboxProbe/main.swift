@@ -33,7 +33,7 @@ loop: while let first = arguments.first {
 switch (arguments.first, arguments.dropFirst().first) {
 case ("run", let call?): launch(call, namespaces: namespaces, filtered: filtered)
 case ("inspect", _): launch("hold", namespaces: namespaces, filtered: filtered)
-case ("orphan", _): launch("hold", namespaces: namespaces, filtered: filtered, orphan: true)
+case ("orphan", _): launch("stay", namespaces: namespaces, filtered: filtered, orphan: true)
 case ("sweep", let name?):
   guard let policy = BuiltInPolicy(rawValue: name) else { give(up: "no policy \(name)") }
   sweep(policy)

@@ -35,6 +35,14 @@ enum Probe {
     return program[..<(program.lastIndex(of: "/") ?? program.startIndex)] + "/sandbox-probe"
   }()
 
+  /// Whether the process exists and is not merely waiting to be reaped.
+  static func isRunning(_ pid: pid_t) -> Bool {
+    guard let file = fopen("/proc/\(pid)/stat", "r") else { return false }
+    defer { fclose(file) }
+    var line = [CChar](repeating: 0, count: 512)
+    return fgets(&line, 512, file) != nil && !text(line).contains(") Z ")
+  }
+
   static func text(_ bytes: [CChar]) -> String {
     String(decoding: bytes.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
   }
