@@ -36,7 +36,7 @@ let package = Package(
     layer("Buses", []),
     layer("Backends", ["LinuxSystem", "MachineModel"]),
     layer("DeviceKit", ["MachineModel", "GuestMemory", "Buses", "Backends"]),
-    layer("Engines", ["GuestMemory"]),
+    layer("Engines", ["LinuxSystem"]),
 
     // What implements them. Engines never see devices; devices never see engines.
     layer("Devices", ["DeviceKit"]),
@@ -47,9 +47,10 @@ let package = Package(
 
     // What joins them.
     layer("Boards", ["DeviceKit", "Devices"]),
-    layer("Options", ["MachineModel", "DeviceKit", "Boards", argumentParser]),
-    layer("Supervisor", ["Boards", "Engines", "KVMEngine", "Sandbox", "LinuxSystem", logging]),
-    .executableTarget(name: "vmrun", dependencies: ["Options", "Supervisor"], swiftSettings: strict),
+    layer("Options", ["MachineModel", "DeviceKit", "LinuxSystem", argumentParser]),
+    layer("Processes", ["Boards", "Engines", "KVMEngine", "Sandbox", "LinuxSystem", logging]),
+    .executableTarget(
+      name: "vmrun", dependencies: ["Options", "Processes", "Boards", "Devices", "Sandbox"], swiftSettings: strict),
 
     layer("TestKit", ["DeviceKit", "LinuxSystem"]),
     tests("GuestMemoryTests", ["GuestMemory"]),
@@ -57,14 +58,14 @@ let package = Package(
     tests("BackendsTests", ["Backends", "TestKit"]),
     tests("DevicesTests", ["Devices", "TestKit"]),
     tests("BoardsTests", ["Boards", "TestKit"]),
-    tests("OptionsTests", ["Options", "TestKit"]),
+    tests("OptionsTests", ["Options", "Devices", "TestKit"]),
     .target(name: "CSandboxProbe", path: "Tests/CSandboxProbe"),
     .executableTarget(
       name: "sandbox-probe", dependencies: ["Sandbox", "CSandboxProbe", "CSeccomp"], path: "Tests/SandboxProbe",
       swiftSettings: strict),
     tests("SandboxTests", ["Sandbox", "TestKit", "sandbox-probe"]),
     tests("KVMEngineTests", ["KVMEngine", "TestKit"]),
-    tests("MachineTests", ["Supervisor", "TestKit"]),
+    tests("MachineTests", ["Processes", "TestKit"]),
   ],
   swiftLanguageModes: [.v6]
 )

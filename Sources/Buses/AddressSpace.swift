@@ -1,13 +1,13 @@
 import Synchronization
 
-/// Two claims on the same addresses.
+/// Two claims on the same addresses, or one on addresses that do not exist.
 public struct BusConflict: Error, Equatable, Sendable, CustomStringConvertible {
   public let space: String
   public let base: UInt64
   public let count: UInt64
 
   public var description: String {
-    "\(space) 0x\(String(base, radix: 16))+0x\(String(count, radix: 16)) is already claimed"
+    "\(space) 0x\(String(base, radix: 16))+0x\(String(count, radix: 16)) is already claimed or does not exist"
   }
 }
 
@@ -63,14 +63,19 @@ public final class AddressSpace: Sendable {
     slots.deallocate()
   }
 
-  /// Claims a fixed range for the life of the machine; it is an error if any enabled claim overlaps it.
+  /// Claims a fixed range for the life of the machine; it is an error if any enabled claim overlaps it or if it
+  /// does not fit below the limit.
   @discardableResult
   public func claim(_ base: UInt64, _ count: UInt64, for target: BusTarget, region: Int = 0) throws(BusConflict)
     -> Claim
   {
+    guard count > 0, base < limit, count <= limit - base else {
+      throw BusConflict(space: name, base: base, count: count)
+    }
     for index in 0..<used.load(ordering: .acquiring) {
       let start = slots[index].base.load(ordering: .relaxed)
       let size = slots[index].count.load(ordering: .relaxed)
+      // Neither sum overflows: `place` keeps every enabled claim below the limit.
       if size > 0, base < start + size, start < base + count {
         throw BusConflict(space: name, base: base, count: count)
       }

@@ -33,54 +33,25 @@ public final class PCIBus: Sendable {
     functions.withLock { functions in range.first { functions[$0 * 8] == nil } }
   }
 
-  /// Reads a register of a function; an empty slot reads all ones (PCI 3.0 §6.1).
+  /// Reads a register of a function; an empty slot reads all ones (PCI 3.0 §6.1). Function 0 of a slot with
+  /// several functions says so in its header type (§6.2.1), whatever the device itself put there.
   public func read(slot: Int, function: Int, register: Int, _ width: AccessWidth) -> UInt32 {
-    target(slot, function)?.readConfiguration(register, width) ?? UInt32(truncatingIfNeeded: width.mask)
+    guard let target = target(slot, function) else { return UInt32(truncatingIfNeeded: width.mask) }
+    let value = target.readConfiguration(register, width)
+    let header = PCIRegister.headerType - register
+    guard function == 0, 0..<width.bytes ~= header, isMultifunction(slot) else { return value }
+    return value | 0x80 << UInt32(header * 8)
   }
 
   public func write(slot: Int, function: Int, register: Int, _ width: AccessWidth, _ value: UInt32) {
     target(slot, function)?.writeConfiguration(register, width, value)
   }
 
+  private func isMultifunction(_ slot: Int) -> Bool {
+    functions.withLock { functions in (1..<8).contains { functions[slot * 8 + $0] != nil } }
+  }
+
   private func target(_ slot: Int, _ function: Int) -> (any PCIFunction)? {
     functions.withLock { $0[slot * 8 + function] }
-  }
-}
-
-/// PCI configuration mechanism 1 (PCI 3.0 §3.2.2.3.2): an address latch at 0xCF8 and a data window at 0xCFC.
-public final class PCIConfigurationPorts: BusTarget, @unchecked Sendable {
-  public static let base: UInt64 = 0xCF8
-  public static let count: UInt64 = 8
-
-  private let address = Atomic<UInt32>(0)
-  private let bus: PCIBus
-
-  public init(bus: PCIBus) { self.bus = bus }
-
-  /// The latch goes back to zero.
-  public func reset() { address.store(0, ordering: .relaxed) }
-
-  public override func read(region: Int, offset: UInt64, width: AccessWidth) -> UInt64 {
-    if offset < 4 { return offset == 0 && width == .dword ? UInt64(address.load(ordering: .relaxed)) : width.mask }
-    guard let (slot, function, register) = selected(offset) else { return width.mask }
-    return UInt64(bus.read(slot: slot, function: function, register: register, width))
-  }
-
-  public override func write(region: Int, offset: UInt64, width: AccessWidth, value: UInt64) {
-    if offset < 4 {
-      // Only a dword write reaches the latch; narrower ones are ordinary I/O (§3.2.2.3.2).
-      if offset == 0, width == .dword {
-        address.store(UInt32(truncatingIfNeeded: value) & 0x80FF_FFFC, ordering: .relaxed)
-      }
-      return
-    }
-    guard let (slot, function, register) = selected(offset) else { return }
-    bus.write(slot: slot, function: function, register: register, width, UInt32(truncatingIfNeeded: value))
-  }
-
-  private func selected(_ offset: UInt64) -> (slot: Int, function: Int, register: Int)? {
-    let latch = address.load(ordering: .relaxed)
-    guard latch & 0x8000_0000 != 0, latch >> 16 & 0xFF == 0 else { return nil }
-    return (Int(latch >> 11 & 0x1F), Int(latch >> 8 & 0x7), Int(latch & 0xFC) + Int(offset & 3))
   }
 }

@@ -41,6 +41,18 @@ public struct PCICommand: OptionSet, Sendable {
   public static let interruptDisable = PCICommand(rawValue: 1 << 10)
 }
 
+/// Bits of the status register (PCI 3.0 §6.2.3).
+public struct PCIStatus: OptionSet, Sendable {
+  public let rawValue: UInt16
+  public init(rawValue: UInt16) { self.rawValue = rawValue }
+  /// The function asks for an interrupt, whether or not the command register lets it.
+  public static let interrupt = PCIStatus(rawValue: 1 << 3)
+  public static let capabilitiesList = PCIStatus(rawValue: 1 << 4)
+  public static let fastBackToBack = PCIStatus(rawValue: 1 << 7)
+  /// DEVSEL# timing of one more clock than the fastest.
+  public static let mediumTiming = PCIStatus(rawValue: 1 << 9)
+}
+
 /// The identity of a PCI function.
 public struct PCIIdentity: Sendable {
   public var vendor: UInt16
@@ -150,6 +162,9 @@ public struct PCIConfiguration: Sendable {
     allowWrite16(register + 2, UInt16(truncatingIfNeeded: mask >> 16))
   }
 
+  /// Lets the guest clear bits of `mask` by writing ones to them.
+  public mutating func allowWriteOneToClear(_ register: Int, _ mask: UInt8) { clearOnOne[register] = mask }
+
   /// Fixes the present values as the power-on values.
   public mutating func seal() { initial = bytes }
   /// Goes back to the power-on values.
@@ -159,6 +174,12 @@ public struct PCIConfiguration: Sendable {
   public func get16(_ register: Int) -> UInt16 { UInt16(bytes[register]) | UInt16(bytes[register + 1]) << 8 }
   public func get32(_ register: Int) -> UInt32 {
     UInt32(get16(register)) | UInt32(get16(register + 2)) << 16
+  }
+
+  /// Sets or clears status bits from the device's side.
+  public mutating func setStatus(_ bits: PCIStatus, _ isSet: Bool) {
+    let status = get16(PCIRegister.status)
+    set16(PCIRegister.status, isSet ? status | bits.rawValue : status & ~bits.rawValue)
   }
 
   public var command: PCICommand { PCICommand(rawValue: get16(PCIRegister.command)) }
@@ -182,24 +203,30 @@ public struct PCIConfiguration: Sendable {
     }
   }
 
-  /// Where BAR `index` decodes now; nil while the command register or the ROM enable bit turns it off.
+  /// Where BAR `index` decodes now; nil while the command register or the ROM enable bit turns it off, at 0, and
+  /// at the top of its space, where software that sizes a BAR with decoding on puts it for a moment (§6.2.5.1).
   public func decodedBase(_ index: Int) -> UInt64? {
-    guard let bar = bars[index] else { return nil }
-    let raw = get32(barRegister(index))
+    guard let bar = bars[index], command.contains(bar.kind == .io ? .ioSpace : .memorySpace) else { return nil }
+    let register = barRegister(index)
+    let raw = get32(register)
+    let base: UInt64
+    var top = UInt64(UInt32.max)
     if index == 6 {
-      let base = UInt64(raw & 0xFFFF_F800)
-      return raw & 1 != 0 && command.contains(.memorySpace) && base != 0 ? base : nil
+      guard raw & 1 != 0 else { return nil }
+      base = UInt64(raw & 0xFFFF_F800)
+    } else {
+      switch bar.kind {
+      case .io:
+        base = UInt64(raw & ~0x3)
+        top = 0x1_0000
+      case .memory32, .prefetchable32:
+        base = UInt64(raw & ~0xF)
+      case .memory64, .prefetchable64:
+        base = UInt64(raw & ~0xF) | UInt64(get32(register + 4)) << 32
+        top = .max
+      }
     }
-    switch bar.kind {
-    case .io:
-      let base = UInt64(raw & ~0x3)
-      return command.contains(.ioSpace) && base != 0 ? base : nil
-    case .memory32, .prefetchable32:
-      let base = UInt64(raw & ~0xF)
-      return command.contains(.memorySpace) && base != 0 ? base : nil
-    case .memory64, .prefetchable64:
-      let base = UInt64(raw & ~0xF) | UInt64(get32(barRegister(index) + 4)) << 32
-      return command.contains(.memorySpace) && base != 0 ? base : nil
-    }
+    let (last, overflow) = base.addingReportingOverflow(bar.size - 1)
+    return base != 0 && !overflow && last < top && last != UInt64(UInt32.max) ? base : nil
   }
 }

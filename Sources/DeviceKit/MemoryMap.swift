@@ -57,9 +57,9 @@ public final class DeviceWindow: @unchecked Sendable {
     self.mapper = mapper
   }
 
-  /// Shows the window at a guest physical address, or nowhere.
+  /// Shows the window at a guest physical address, or nowhere; nowhere too where no processor can address all of it.
   public func place(at guestAddress: UInt64?) {
-    guard let guestAddress, guestAddress & 0xFFF == 0 else {
+    guard let guestAddress, guestAddress & 0xFFF == 0, guestAddress <= (1 << 52) - UInt64(bytes.count) else {
       mapper.set(slot, nil)
       return
     }

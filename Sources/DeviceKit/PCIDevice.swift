@@ -9,6 +9,8 @@ open class PCIDevice: Device, PCIFunction, @unchecked Sendable {
   struct State {
     var configuration: PCIConfiguration
     var mappings: [Mapping] = []
+    var interrupt: InterruptLine?
+    var isRequestingInterrupt = false
   }
 
   struct Mapping {
@@ -34,6 +36,23 @@ open class PCIDevice: Device, PCIFunction, @unchecked Sendable {
   public func map(bar: Int, in space: AddressSpace, window: DeviceWindow? = nil) throws(BusConflict) {
     let claim = try space.claimMovable(self, region: bar)
     pci.withLock { $0.mappings.append(Mapping(bar: bar, space: space, claim: claim, window: window)) }
+  }
+
+  /// Joins the function's interrupt pin to the line that the board made for it.
+  public func connectInterrupt(_ line: InterruptLine) {
+    pci.withLock { state in
+      state.interrupt = line
+      Self.follow(&state)
+    }
+  }
+
+  /// Asks for an interrupt on the function's pin or stops asking. The status register shows it, and the pin follows
+  /// unless the command register disables it (PCI 3.0 §6.2.2, §6.2.3).
+  public func setInterrupt(_ asserted: Bool) {
+    pci.withLock { state in
+      state.isRequestingInterrupt = asserted
+      Self.follow(&state)
+    }
   }
 
   /// Reads the configuration space without side effects.
@@ -67,15 +86,22 @@ open class PCIDevice: Device, PCIFunction, @unchecked Sendable {
   /// Called after a guest write to the configuration space, with no lock held.
   open func configurationChanged(_ register: Int, _ width: AccessWidth) {}
 
-  /// Subclasses call `super.reset()`: the configuration space goes back to power-on and BARs stop decoding.
+  /// Subclasses call `super.reset()`: the configuration space goes back to power-on, BARs stop decoding and the
+  /// interrupt pin is released.
   open override func reset() {
     pci.withLock { state in
       state.configuration.reset()
+      state.isRequestingInterrupt = false
       Self.follow(&state)
     }
   }
 
+  /// Brings everything that depends on the configuration space in line with it.
   private static func follow(_ state: inout State) {
+    if let interrupt = state.interrupt {
+      state.configuration.setStatus(.interrupt, state.isRequestingInterrupt)
+      interrupt.set(state.isRequestingInterrupt && !state.configuration.command.contains(.interruptDisable))
+    }
     for index in state.mappings.indices {
       let mapping = state.mappings[index]
       let base = state.configuration.decodedBase(mapping.bar)

@@ -1,4 +1,27 @@
 import DeviceKit
 
 /// Every device model that vmrun has, in the order that `--device help` prints them.
-public let catalog = Registry([])
+public let catalog = Registry([
+  // The chipset: 82441FX and 82371SB, and the power management of the 82371AB.
+  I440FX.model,
+  PIIX3.model,
+  PIIX3IDE.model,
+  PIIX4PowerDevice.model,
+  // On its IDE channels.
+  IDEDriveDevice.disk,
+  IDEDriveDevice.cdrom,
+  // Fixed on the board.
+  FWCfgDevice.model,
+  HPETDevice.model,
+  // On the ISA bus.
+  RealTimeClock.model,
+  I8042.model,
+  ISASerial.model,
+  DebugConsole.model,
+  Port92.model,
+  ExitDevice.model,
+  PanicDevice.model,
+  TestDevice.model,
+  // On the PCI bus.
+  StandardVGA.model,
+])

@@ -24,10 +24,15 @@ public struct EngineFailure: Error, Sendable, CustomStringConvertible {
   /// RIP of the instruction that could not be executed.
   public let instructionPointer: UInt64?
   /// The bytes at RIP as far as they could be read.
-  public let instruction: [UInt8]
+  public var instruction: [UInt8]
+  /// Guest physical address of the instruction, for reading the bytes where the engine did not give them.
+  public let physicalAddress: UInt64?
 
-  public init(reason: String, instructionPointer: UInt64? = nil, instruction: [UInt8] = []) {
+  public init(
+    reason: String, instructionPointer: UInt64? = nil, instruction: [UInt8] = [], physicalAddress: UInt64? = nil
+  ) {
     self.reason = reason
+    self.physicalAddress = physicalAddress
     self.instructionPointer = instructionPointer
     self.instruction = instruction
   }

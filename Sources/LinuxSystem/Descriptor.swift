@@ -24,6 +24,18 @@ public struct Descriptor: ~Copyable, Sendable {
     return Descriptor(owning: try retrying("fcntl(F_DUPFD_CLOEXEC)") { clinux_fcntl_int(number, F_DUPFD_CLOEXEC, 3) })
   }
 
+  /// How a file is opened.
+  public enum Access: Sendable {
+    case readOnly
+    case readWrite
+
+    var flags: CInt { self == .readOnly ? O_RDONLY : O_RDWR }
+  }
+
+  public static func open(_ path: String, _ access: Access) throws(SystemError) -> Descriptor {
+    try open(path, access.flags)
+  }
+
   /// Opens `path`; `O_CLOEXEC` is always added.
   public static func open(_ path: String, _ flags: CInt, mode: CUnsignedInt = 0o600) throws(SystemError) -> Descriptor {
     Descriptor(owning: try retrying("open", path) { clinux_open(path, flags | O_CLOEXEC, mode) })

@@ -26,6 +26,17 @@ public struct EventDescriptor: ~Copyable, Sendable {
   }
 }
 
+/// An eventfd with several owners, for arrays and closures.
+public final class SharedEvent: Sendable {
+  public let event: EventDescriptor
+
+  public init() throws(SystemError) { event = try EventDescriptor() }
+
+  public init(owning raw: CInt) { event = EventDescriptor(owning: Descriptor(owning: raw)) }
+
+  public var raw: CInt { event.descriptor.raw }
+}
+
 /// Adds one to the eventfd `raw`.
 public func signalEvent(_ raw: CInt) -> Bool {
   var one: UInt64 = 1

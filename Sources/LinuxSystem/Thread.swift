@@ -41,3 +41,12 @@ public final class HostThread: Sendable {
   /// Sends the signal to this thread alone.
   public func signal(_ number: CInt) { pthread_kill(handle, number) }
 }
+
+/// The kernel's number of the calling thread.
+public func currentThreadID() -> CInt { clinux_gettid() }
+
+/// Sends a signal to a thread of this process.
+public func signalThread(_ thread: CInt, _ number: CInt) { _ = clinux_tgkill(getpid(), thread, number) }
+
+/// Real-time signal SIGRTMIN + `index`.
+public func realTimeSignal(_ index: CInt) -> CInt { __libc_current_sigrtmin() + index }

@@ -68,8 +68,8 @@ public struct BlockSpec: Sendable, Codable, Equatable {
   }
 }
 
-/// Where the bytes of a serial port go to and come from.
-public enum CharacterEndpoint: Sendable, Equatable, Codable {
+/// Where the bytes of a serial port go to and come from. Encoded as its description.
+public enum CharacterEndpoint: Sendable, Equatable, Codable, LosslessStringConvertible {
   case stdio
   /// Output only; the file is created or truncated.
   case file(String)
@@ -77,6 +77,48 @@ public enum CharacterEndpoint: Sendable, Equatable, Codable {
   case unix(String)
   case pty
   case null
+
+  /// Parses what `--serial` takes: `stdio`, `file:PATH`, `unix:PATH`, `pty`, `null`.
+  public init?(_ description: String) {
+    switch description {
+    case "stdio": self = .stdio
+    case "pty": self = .pty
+    case "null": self = .null
+    default:
+      guard let colon = description.firstIndex(of: ":") else { return nil }
+      let path = String(description[description.index(after: colon)...])
+      guard !path.isEmpty else { return nil }
+      switch description[..<colon] {
+      case "file": self = .file(path)
+      case "unix": self = .unix(path)
+      default: return nil
+      }
+    }
+  }
+
+  public var description: String {
+    switch self {
+    case .stdio: "stdio"
+    case .file(let path): "file:\(path)"
+    case .unix(let path): "unix:\(path)"
+    case .pty: "pty"
+    case .null: "null"
+    }
+  }
+
+  public init(from decoder: any Decoder) throws {
+    let container = try decoder.singleValueContainer()
+    let text = try container.decode(String.self)
+    guard let endpoint = CharacterEndpoint(text) else {
+      throw DecodingError.dataCorruptedError(in: container, debugDescription: "'\(text)' is no serial endpoint")
+    }
+    self = endpoint
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.singleValueContainer()
+    try container.encode(description)
+  }
 }
 
 public struct CharacterSpec: Sendable, Codable, Equatable {

@@ -1,1 +1,24 @@
-print("vmrun")
+import Boards
+import Devices
+import LinuxSystem
+import MachineModel
+import Options
+import Processes
+import Sandbox
+
+StandardStream.ensureOpen()
+let arguments = Array(CommandLine.arguments.dropFirst())
+if arguments == [DeviceProcessMain.argument] { DeviceProcessMain.run() }
+
+let status = VMRunCommand.launch(
+  arguments,
+  in: Environment(
+    registry: catalog,
+    resolve: { spec, registry in try HVM.resolve(spec, registry: registry) },
+    run: { spec, logLevel in
+      let outcome = Supervisor.run(spec, registry: catalog, logLevel: logLevel)
+      if let message = outcome.message { StandardStream.report("vmrun: \(message)") }
+      return outcome.status
+    },
+    sandboxPolicy: { policyText() }))
+endProcessNow(status.code)

@@ -2,6 +2,7 @@
 #ifndef CLINUX_H
 #define CLINUX_H
 
+#include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
@@ -28,6 +29,8 @@ static inline int clinux_open(const char *path, int flags, unsigned mode) { retu
 static inline int clinux_fcntl_int(int fd, int command, int argument) { return fcntl(fd, command, argument); }
 static inline int clinux_fcntl_lock(int fd, int command, struct flock *lock) { return fcntl(fd, command, lock); }
 
+static inline int clinux_pipe(int *ends) { return (int)syscall(SYS_pipe2, ends, O_CLOEXEC); }
+
 /// Sleeps while `*word == expected`, at most `timeout_ns` (negative: for ever). Returns 0 or an errno.
 static inline int clinux_futex_wait(const void *word, uint32_t expected, int64_t timeout_ns) {
   struct timespec ts = {.tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000};
@@ -40,13 +43,37 @@ static inline void clinux_futex_wake(const void *word, int count) {
 }
 
 static inline void clinux_set_thread_name(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
+static inline void clinux_do_nothing(int number) { (void)number; }
+/// No SA_RESTART: a blocking call of the thread that gets the signal returns EINTR.
+static inline void clinux_handle_by_interrupting(int number) {
+  struct sigaction action = {.sa_handler = clinux_do_nothing};
+  sigaction(number, &action, 0);
+}
+static inline void clinux_ignore(int number) {
+  struct sigaction action = {.sa_handler = SIG_IGN};
+  sigaction(number, &action, 0);
+}
 static inline int clinux_gettid(void) { return (int)syscall(SYS_gettid); }
 static inline int clinux_tgkill(int process, int thread, int number) {
   return (int)syscall(SYS_tgkill, process, thread, number);
 }
 static inline int clinux_pidfd_open(int process) { return (int)syscall(SYS_pidfd_open, process, 0); }
 
+/// CPUID of this processor; zeros where the leaf does not exist.
+static inline void clinux_cpuid(unsigned leaf, unsigned *eax, unsigned *ebx, unsigned *ecx, unsigned *edx) {
+  if (!__get_cpuid(leaf, eax, ebx, ecx, edx)) *eax = *ebx = *ecx = *edx = 0;
+}
+
 static inline void clinux_cpu_relax(void) { __builtin_ia32_pause(); }
 static inline uint64_t clinux_rdtsc(void) { return __builtin_ia32_rdtsc(); }
+
+// Disk images (Block.c).
+extern const int clinux_o_direct;
+extern const int clinux_o_tmpfile;
+int clinux_block_device_size(int fd, uint64_t *size);
+/// Locks the whole file for this open file description without waiting.
+int clinux_lock_image(int fd, int exclusive);
+/// Whether another open file description holds an exclusive lock.
+int clinux_image_has_writer(int fd);
 
 #endif

@@ -1,0 +1,107 @@
+# vmrun: `make demo` boots a small disk, `make test` runs the tests. See README.md.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+BINDIR ?= $(PREFIX)/bin
+MANDIR ?= $(PREFIX)/share/man
+DATADIR ?= $(PREFIX)/share
+
+SWIFT ?= swift
+BINARY := .build/release/vmrun
+MANUAL := man/vmrun.1 man/vmrun-images.5 man/vmrun-devices.7 man/vmrun-internals.7
+SWIFT_SOURCES := Package.swift Sources Tests $(wildcard guests)
+
+# The release binary needs nothing but libc where it runs: the Swift runtime, libstdc++, libgcc, libseccomp and libcap
+# are linked statically, the last two from a directory that has only the archives and goes first in the search.
+# ld.lld, because the others warn of a mktemp() that is never called.
+STATIC := $(CURDIR)/.build/static
+RELEASE_FLAGS := -c release --static-swift-stdlib --disable-local-rpath -Xswiftc -use-ld=lld \
+  -Xswiftc -Xclang-linker -Xswiftc -static-libgcc -Xlinker --strip-all
+
+.PHONY: all demo build test test-long guests bench lint format man install uninstall clean
+all: build
+
+demo:
+	@.ci/packages build demo
+	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory -C guests build/demo.img
+	@echo
+	@echo "Booting guests/build/demo.img; Ctrl-A x leaves, Ctrl-A h shows the keys."
+	@echo
+	$(BINARY) --mode hvm --snapshot guests/build/demo.img
+
+build:
+	@.ci/packages build
+	@mkdir -p $(STATIC)
+	@for library in seccomp cap stdc++; do ln -sf "$$(gcc -print-file-name=lib$$library.a)" $(STATIC)/; done
+	@for library in seccomp cap; do \
+	  printf 'Name: %s\nDescription: static\nVersion: 0\nLibs: -L%s -l%s\n' $$library '$(STATIC)' $$library \
+	    > $(STATIC)/lib$$library.pc; done
+	PKG_CONFIG_PATH=$(STATIC) $(SWIFT) build --product vmrun $(RELEASE_FLAGS)
+
+test:
+	@.ci/packages build test
+	@$(MAKE) --no-print-directory lint-man guests
+	$(SWIFT) build --build-tests
+	$(SWIFT) test --skip-build --disable-xctest
+
+# With the tests that take minutes.
+test-long:
+	VMRUN_TEST_LONG=1 $(MAKE) --no-print-directory test
+
+guests:
+	@$(MAKE) --no-print-directory -C guests all
+
+bench:
+	@.ci/packages build bench
+	@$(MAKE) --no-print-directory build
+	@.ci/bench $(BINARY)
+
+.PHONY: lint-man
+lint-man:
+	@.ci/packages lint
+	@# Whether pages of the host are installed says nothing about ours.
+	@problems=$$(cd man && mandoc -T lint -W style $(notdir $(MANUAL)) 2>&1 | \
+	  grep -vE 'referenced manual not found|outdated mandoc.db|mandoc.db' || true); \
+	  if [ -n "$$problems" ]; then echo "$$problems" >&2; exit 1; fi
+
+lint: lint-man
+	$(SWIFT) format lint -s -p -r $(SWIFT_SOURCES)
+	@# A guest must not be able to stop the Swift runtime.
+	@if grep -rnE '\<(try!|as!|fatalError\()' Sources --include='*.swift'; then \
+	  echo "lint: no try!, as! or fatalError in Sources" >&2; exit 1; fi
+
+format:
+	$(SWIFT) format -i -p -r $(SWIFT_SOURCES)
+
+# vmrun-devices(7) comes from the device registry.
+man:
+	$(SWIFT) build --product vmrun
+	.build/debug/vmrun --generate-devices-man > man/vmrun-devices.7.new
+	mv man/vmrun-devices.7.new man/vmrun-devices.7
+
+$(BINARY):
+	@$(MAKE) --no-print-directory build
+
+install: $(BINARY)
+	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(MANDIR)/man5 $(DESTDIR)$(MANDIR)/man7
+	install -m 755 $(BINARY) $(DESTDIR)$(BINDIR)/vmrun
+	install -m 644 man/*.1 $(DESTDIR)$(MANDIR)/man1/
+	install -m 644 man/*.5 $(DESTDIR)$(MANDIR)/man5/
+	install -m 644 man/*.7 $(DESTDIR)$(MANDIR)/man7/
+	install -d $(DESTDIR)$(DATADIR)/bash-completion/completions $(DESTDIR)$(DATADIR)/zsh/site-functions \
+	  $(DESTDIR)$(DATADIR)/fish/vendor_completions.d
+	$(BINARY) --generate-completion-script bash > $(DESTDIR)$(DATADIR)/bash-completion/completions/vmrun
+	$(BINARY) --generate-completion-script zsh > $(DESTDIR)$(DATADIR)/zsh/site-functions/_vmrun
+	$(BINARY) --generate-completion-script fish > $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/vmrun.fish
+
+uninstall:
+	rm -f $(DESTDIR)$(BINDIR)/vmrun $(addprefix $(DESTDIR)$(MANDIR)/man1/,$(notdir $(wildcard man/*.1))) \
+	  $(addprefix $(DESTDIR)$(MANDIR)/man5/,$(notdir $(wildcard man/*.5))) \
+	  $(addprefix $(DESTDIR)$(MANDIR)/man7/,$(notdir $(wildcard man/*.7))) \
+	  $(DESTDIR)$(DATADIR)/bash-completion/completions/vmrun $(DESTDIR)$(DATADIR)/zsh/site-functions/_vmrun \
+	  $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/vmrun.fish
+
+clean:
+	rm -rf .build
+	@if [ -f guests/Makefile ]; then $(MAKE) --no-print-directory -C guests clean; fi

@@ -1,0 +1,54 @@
+/// Requests in the order they were submitted, and which of them may run now.
+///
+/// Two requests that touch the same `granule` never run at the same time or out of order, unless both read. A flush
+/// waits for nothing: it covers writes that completed before it was submitted.
+struct RequestQueue {
+  struct Entry {
+    let id: UInt64
+    let request: BlockRequest
+    /// Whole granules.
+    let range: Range<UInt64>
+
+    func conflicts(with other: Entry) -> Bool {
+      (request.operation == .write || other.request.operation == .write) && range.overlaps(other.range)
+    }
+  }
+
+  private let granule: UInt64
+  private var waiting: [Entry] = []
+  private var running: [Entry] = []
+  private var nextID: UInt64 = 0
+  /// How far behind the oldest request a worker looks for one that may run.
+  private static let window = 32
+
+  /// `granule` is a power of two.
+  init(granule: Int) { self.granule = UInt64(granule) }
+
+  var isEmpty: Bool { waiting.isEmpty && running.isEmpty }
+  var hasWaiting: Bool { !waiting.isEmpty }
+
+  /// Adds a request whose range the medium has.
+  mutating func append(_ request: BlockRequest) {
+    let mask = granule - 1
+    let start = request.offset & ~mask
+    let end = (request.offset + UInt64(request.count) + mask) & ~mask
+    waiting.append(Entry(id: nextID, request: request, range: request.operation == .flush ? 0..<0 : start..<end))
+    nextID &+= 1
+  }
+
+  /// Takes the oldest request that may run; it runs until `finish`.
+  mutating func take() -> Entry? {
+    for index in 0..<min(waiting.count, Self.window) {
+      let entry = waiting[index]
+      guard !running.contains(where: entry.conflicts), !waiting[..<index].contains(where: entry.conflicts) else {
+        continue
+      }
+      waiting.remove(at: index)
+      running.append(entry)
+      return entry
+    }
+    return nil
+  }
+
+  mutating func finish(_ entry: Entry) { running.removeAll { $0.id == entry.id } }
+}

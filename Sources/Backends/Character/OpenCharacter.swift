@@ -1,0 +1,150 @@
+import LinuxSystem
+import MachineModel
+
+/// Why an endpoint could not be opened: one line that says what to do.
+public struct CharacterError: Error, Equatable, Sendable, CustomStringConvertible {
+  public let description: String
+  public init(_ description: String) { self.description = description }
+}
+
+/// How the device side drives the descriptor of an opened endpoint.
+public enum CharacterKind: UInt8, Sendable, CaseIterable, Codable {
+  /// No descriptor.
+  case null
+  /// The process's own terminal or pipes: whoever owns them supplies the descriptors.
+  case stdio
+  /// A descriptor to write to.
+  case output
+  /// A listening Unix socket.
+  case listener
+  /// The master of a pseudoterminal.
+  case pseudoterminal
+}
+
+/// An endpoint opened on the host, ready to be handed to the process that drives the device.
+public struct OpenedCharacter: ~Copyable, Sendable {
+  public let id: String
+  public let kind: CharacterKind
+  /// nil for `null` and `stdio`.
+  public var descriptor: Descriptor?
+  /// The slave to tell the user about: `/dev/pts/3`.
+  public let terminalPath: String?
+  /// A socket file to remove when the machine ends.
+  public let temporaryPath: String?
+
+  init(
+    id: String, kind: CharacterKind, descriptor: consuming Descriptor? = nil, terminalPath: String? = nil,
+    temporaryPath: String? = nil
+  ) {
+    self.id = id
+    self.kind = kind
+    self.descriptor = descriptor
+    self.terminalPath = terminalPath
+    self.temporaryPath = temporaryPath
+  }
+}
+
+/// Opens what the endpoint names. To be called with the user's rights, before any sandbox.
+public func openCharacter(_ spec: CharacterSpec) throws(CharacterError) -> OpenedCharacter {
+  switch spec.endpoint {
+  case .null: return OpenedCharacter(id: spec.id, kind: .null)
+  case .stdio: return OpenedCharacter(id: spec.id, kind: .stdio)
+  case .file(let path):
+    return OpenedCharacter(id: spec.id, kind: .output, descriptor: try createOutput(path, spec.id))
+  case .unix(let path):
+    return OpenedCharacter(
+      id: spec.id, kind: .listener, descriptor: try listen(path, spec.id), temporaryPath: path)
+  case .pty:
+    do {
+      let terminal = try Pseudoterminal()
+      let path = terminal.slavePath
+      return OpenedCharacter(
+        id: spec.id, kind: .pseudoterminal, descriptor: terminal.takeMaster(), terminalPath: path)
+    } catch {
+      throw CharacterError("\(spec.id): no pseudoterminal: \(error.reason); is /dev/pts mounted?")
+    }
+  }
+}
+
+/// The device side of an opened endpoint. `stdio` takes its descriptors from `StreamCharacterBackend` itself; here
+/// `descriptor` is then its output.
+public func makeCharacterBackend(
+  _ kind: CharacterKind, descriptor: consuming Descriptor?, report: @escaping CharacterReport
+) throws(SystemError) -> any CharacterBackend {
+  guard let descriptor = descriptor.take() else { return NullCharacterBackend() }
+  switch kind {
+  case .null: return NullCharacterBackend()
+  case .listener: return try SocketCharacterBackend(listener: descriptor)
+  case .pseudoterminal: return try PseudoterminalCharacterBackend(master: descriptor)
+  case .output, .stdio: return try StreamCharacterBackend(output: descriptor, report: report)
+  }
+}
+
+private func createOutput(_ path: String, _ id: String) throws(CharacterError) -> Descriptor {
+  do {
+    return try Descriptor.open(path, OpenFlags.writeCreateTruncate, mode: 0o666)
+  } catch {
+    throw CharacterError("\(id): cannot write \(path): \(error.reason)")
+  }
+}
+
+private func listen(_ path: String, _ id: String) throws(CharacterError) -> Descriptor {
+  guard path.utf8.count <= UnixSocket.maximumPathLength else {
+    throw CharacterError(
+      "\(id): \(path): a socket path has at most \(UnixSocket.maximumPathLength) bytes; give a shorter or relative one")
+  }
+  do {
+    return try UnixSocket.listen(at: path)
+  } catch {
+    guard error.errno == ErrorNumber.addressInUse else {
+      throw CharacterError("\(id): cannot listen at \(path): \(error.reason)")
+    }
+  }
+  try removeStale(path, id)
+  do {
+    return try UnixSocket.listen(at: path)
+  } catch {
+    throw CharacterError("\(id): cannot listen at \(path): \(error.reason)")
+  }
+}
+
+private enum PathState {
+  case free
+  case listening
+  case stale
+  case notSocket
+}
+
+private func state(of path: String) throws(SystemError) -> PathState {
+  do {
+    guard try UnixSocket.isSocket(path) else { return .notSocket }
+    _ = try UnixSocket.connect(to: path)
+    return .listening
+  } catch {
+    switch error.errno {
+    case ErrorNumber.noSuchFile: return .free
+    case ErrorNumber.connectionRefused: return .stale
+    default: throw error
+    }
+  }
+}
+
+/// Removes a socket file whose listener is dead. Anything else at the path stays.
+private func removeStale(_ path: String, _ id: String) throws(CharacterError) {
+  do throws(SystemError) {
+    switch try state(of: path) {
+    case .free: return
+    case .stale: try removeFile(path)
+    case .listening: throw SystemError("connect", path, errno: ErrorNumber.addressInUse)
+    case .notSocket: throw SystemError("bind", path, errno: ErrorNumber.exists)
+    }
+  } catch {
+    switch error.errno {
+    case ErrorNumber.addressInUse:
+      throw CharacterError("\(id): \(path) is in use by another process; give another path")
+    case ErrorNumber.exists:
+      throw CharacterError("\(id): \(path) exists and is not a socket; remove it or give another path")
+    default: throw CharacterError("\(id): cannot listen at \(path): \(error.reason)")
+    }
+  }
+}

@@ -1,0 +1,62 @@
+import LinuxSystem
+
+/// How to enter a vCPU.
+public enum Entry: Sendable {
+  /// Go on with the guest.
+  case run
+  /// Only finish the access that the last exit reported; execute nothing more.
+  case finish
+}
+
+/// Host memory to be shown to the guest.
+// Safety: `host` stays mapped for `size` bytes as long as the machine lives.
+public struct HostMapping: @unchecked Sendable, Equatable {
+  public let guestAddress: UInt64
+  public let size: UInt64
+  public let host: UnsafeMutableRawPointer
+  public let readOnly: Bool
+
+  public init(guestAddress: UInt64, size: UInt64, host: UnsafeMutableRawPointer, readOnly: Bool) {
+    self.guestAddress = guestAddress
+    self.size = size
+    self.host = host
+    self.readOnly = readOnly
+  }
+}
+
+/// Guest address of a doorbell.
+public enum DoorbellAddress: Sendable, Equatable {
+  case port(UInt16)
+  case memory(UInt64)
+}
+
+/// One virtual processor. `run` and `reset` belong to the thread that drives it; `kick` to any thread.
+public protocol VCPU: AnyObject, Sendable {
+  /// Runs guest code until something happens that the engine does not handle itself.
+  func run(_ entry: Entry) -> Exit
+  /// Makes `run` return `.interrupted` soon; a kick while the vCPU is not running makes the next `run` return.
+  func kick()
+  /// Power-on state: the bootstrap processor at the reset vector, others waiting for SIPI.
+  func reset() throws(EngineFailure)
+}
+
+/// A machine's processors, memory map and interrupt controllers. How it does it stays inside the engine.
+public protocol VirtualMachine: AnyObject, Sendable {
+  associatedtype CPU: VCPU
+
+  /// Shows host memory in a numbered slot, or empties the slot. False: refused, as when it overlaps another.
+  func map(slot: Int, _ mapping: HostMapping?) -> Bool
+  func makeVCPU(_ index: Int) throws(EngineFailure) -> CPU
+  /// Each signal of `event` is an edge on an input of the interrupt controllers (0–23, ISA IRQs first).
+  func connect(input: Int, edge event: borrowing EventDescriptor) throws(EngineFailure)
+  /// A signal of `trigger` raises the level-triggered input; the guest's end of interrupt lowers it and signals
+  /// `resample`, upon which a source that is still asserted triggers again.
+  func connect(input: Int, trigger: borrowing EventDescriptor, resample: borrowing EventDescriptor)
+    throws(EngineFailure)
+  /// A guest write to the address signals `event` and the vCPU goes on at once.
+  func connect(doorbell: DoorbellAddress, event: borrowing EventDescriptor) throws(EngineFailure)
+  /// Interrupt controllers and the 8254 go back to power-on. vCPUs are stopped.
+  func resetInterruptControllers() throws(EngineFailure)
+  /// Whether the HPET has taken over IRQ 0 from the 8254.
+  func setLegacyReplacement(_ enabled: Bool)
+}

@@ -1,0 +1,103 @@
+import CKVM
+import Engines
+import LinuxSystem
+import Synchronization
+
+/// One KVM vCPU. The thread that calls `run` must have `KVMVCPU.kickSignal` unblocked with a handler that does nothing.
+// Safety: the kvm_run page is written by the kernel only while the owning thread is inside `run`; `kick` touches
+// one byte of it, which the kernel reads.
+public final class KVMVCPU: VCPU, @unchecked Sendable {
+  private let fd: Descriptor
+  private let mapping: Mapping
+  private let run: UnsafeMutablePointer<kvm_run>
+  private let powerOn: VCPUState
+  /// The thread inside `run`; 0 while none is.
+  private let thread = Atomic<CInt>(0)
+
+  init(_ fd: consuming Descriptor, runSize: Int, msrs: [UInt32]) throws(EngineFailure) {
+    do throws(SystemError) {
+      mapping = try Mapping(sharing: fd, count: runSize)
+    } catch {
+      throw EngineFailure(reason: "/dev/kvm: mapping a vCPU's run page: \(error)")
+    }
+    run = mapping.base.bindMemory(to: kvm_run.self, capacity: 1)
+    powerOn = try VCPUState(vcpu: fd.raw, msrs: msrs)
+    self.fd = fd
+  }
+
+  public func run(_ entry: Entry) -> Exit {
+    if thread.load(ordering: .relaxed) == 0 { thread.store(currentThreadID(), ordering: .relaxed) }
+    if entry == .finish { run.pointee.immediate_exit = 1 }
+    let result = ckvm_run(fd.raw)
+    if result < 0 {
+      if result == -ErrorNumber.interrupted || result == -ErrorNumber.again {
+        run.pointee.immediate_exit = 0
+        return .interrupted
+      }
+      return .failure(failure("KVM_RUN: \(SystemError("KVM_RUN", errno: -result).reason)"))
+    }
+    switch Int32(bitPattern: run.pointee.exit_reason) {
+    case KVM_EXIT_IO:
+      let io = ckvm_exit_io(run)
+      guard let data = io.data else { return .failure(failure("KVM_EXIT_IO without data")) }
+      if Int32(io.direction) == KVM_EXIT_IO_IN {
+        return .portIn(port: io.port, width: Int(io.size), count: Int(io.count), data: data)
+      }
+      return .portOut(port: io.port, width: Int(io.size), count: Int(io.count), data: data)
+    case KVM_EXIT_MMIO:
+      let mmio = ckvm_exit_mmio(run)
+      guard let data = mmio.data, mmio.length <= 8 else { return .failure(failure("KVM_EXIT_MMIO without data")) }
+      if mmio.is_write != 0 { return .mmioWrite(address: mmio.address, width: Int(mmio.length), data: data) }
+      return .mmioRead(address: mmio.address, width: Int(mmio.length), data: data)
+    case KVM_EXIT_INTR:
+      run.pointee.immediate_exit = 0
+      return .interrupted
+    case KVM_EXIT_HLT: return .halt
+    case KVM_EXIT_SHUTDOWN: return .tripleFault
+    case KVM_EXIT_INTERNAL_ERROR:
+      let error = ckvm_exit_internal_error(run)
+      let bytes = withUnsafeBytes(of: error.instruction) { Array($0.prefix(Int(error.instruction_size))) }
+      return .failure(failure(Self.reason(suberror: error.suberror), bytes))
+    case KVM_EXIT_FAIL_ENTRY:
+      let reason = String(ckvm_exit_hardware_reason(run), radix: 16)
+      return .failure(failure("the processor refused to enter the guest (hardware reason 0x\(reason))"))
+    case let reason: return .failure(failure("KVM stopped with exit reason \(reason)"))
+    }
+  }
+
+  private static func reason(suberror: UInt32) -> String {
+    switch Int32(bitPattern: suberror) {
+    case KVM_INTERNAL_ERROR_EMULATION: "KVM cannot emulate the guest's instruction"
+    case KVM_INTERNAL_ERROR_SIMUL_EX: "KVM met an exception while it delivered another"
+    case KVM_INTERNAL_ERROR_DELIVERY_EV: "KVM could not deliver an event to the guest"
+    default: "KVM internal error, suberror \(suberror)"
+    }
+  }
+
+  /// A failure with RIP and, where KVM did not give them, the instruction's physical address for the caller to read.
+  private func failure(_ reason: String, _ bytes: [UInt8] = []) -> EngineFailure {
+    var registers = kvm_regs()
+    var system = kvm_sregs()
+    guard ckvm_get_regs(fd.raw, &registers) == 0, ckvm_get_sregs(fd.raw, &system) == 0 else {
+      return EngineFailure(reason: reason, instruction: bytes)
+    }
+    let linear = system.cs.base &+ registers.rip
+    var translation = kvm_translation()
+    translation.linear_address = linear
+    let isMapped = ckvm_translate(fd.raw, &translation) == 0 && translation.valid != 0
+    return EngineFailure(
+      reason: reason, instructionPointer: registers.rip, instruction: bytes,
+      physicalAddress: isMapped ? translation.physical_address : nil)
+  }
+
+  public func kick() {
+    run.pointee.immediate_exit = 1
+    let target = thread.load(ordering: .relaxed)
+    if target != 0 { signalThread(target, Self.kickSignal) }
+  }
+
+  /// The signal that takes a vCPU thread out of KVM_RUN.
+  public static let kickSignal = realTimeSignal(0)
+
+  public func reset() throws(EngineFailure) { try powerOn.restore(vcpu: fd.raw) }
+}

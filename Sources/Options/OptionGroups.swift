@@ -1,0 +1,96 @@
+import ArgumentParser
+import DeviceKit
+import MachineModel
+
+extension Mode: ExpressibleByArgument {}
+extension Accelerator: ExpressibleByArgument {}
+extension SandboxLevel: ExpressibleByArgument {}
+extension LogLevel: ExpressibleByArgument {}
+
+struct MachineOptions: ParsableArguments {
+  @Option(help: "What kind of machine the guest sees.")
+  var mode: Mode = .hvm
+
+  @Option(help: "The engine that runs the vCPUs.")
+  var accel: Accelerator = .auto
+
+  @Option(
+    name: [.customShort("m", allowingJoined: true), .long],
+    help: ArgumentHelp("Guest RAM, such as 512M or 2G; a number alone is in MiB.", valueName: "size"))
+  var memory = "512M"
+
+  @Option(name: [.customShort("c", allowingJoined: true), .long], help: "vCPUs, 1 to 64.")
+  var cpus = "1"
+
+  @Option(
+    help: ArgumentHelp(
+      "Add a device; 'help' lists the models, 'MODEL,help' a model's options.", valueName: "model[,option=value...]"),
+    completion: .shellCommand("vmrun --device help | sed -n 's/^  \\([a-z0-9-]*\\) .*/\\1/p'"))
+  var device: [String] = []
+}
+
+struct DiskOptions: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "Add a hard disk: an image or block device.",
+      discussion: "Options: format=raw, if=ide, readonly=on|off, cache=writeback|writethrough|none|unsafe,"
+        + " snapshot=on|off. A comma in PATH is written twice.",
+      valueName: "path[,option=value...]"),
+    completion: .file())
+  var disk: [String] = []
+
+  @Option(help: ArgumentHelp("Add a CD-ROM drive with this image.", valueName: "path"), completion: .file())
+  var cdrom: [String] = []
+
+  @Flag(help: "Keep writes to all disks in a temporary overlay; the images stay as they are.")
+  var snapshot = false
+
+  @Option(
+    help: ArgumentHelp(
+      "Boot order: disk, cdrom, or both with a comma; or the letters c and d. (default: disk,cdrom)",
+      valueName: "order"),
+    completion: .list(["disk", "cdrom", "disk,cdrom", "cdrom,disk"]))
+  var boot: String?
+
+  @Option(
+    help: ArgumentHelp("BIOS image. (default: \(MachineSpec.defaultFirmware))", valueName: "path"), completion: .file())
+  var firmware: String?
+}
+
+struct ConsoleOptions: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "Connect the next serial port, up to four: stdio, file:PATH, unix:PATH, pty or null. (default: stdio)",
+      valueName: "endpoint"),
+    completion: .list(["stdio", "file:", "unix:", "pty", "null"]))
+  var serial: [String] = []
+
+  @Option(
+    help: ArgumentHelp("Write the VGA text screen to this file when the run ends.", valueName: "file"),
+    completion: .file())
+  var screenText: String?
+}
+
+struct RunOptions: ParsableArguments {
+  @Flag(help: "End the run with status 122 when the guest resets.")
+  var noReboot = false
+
+  @Option(help: ArgumentHelp("End the run with status 124 after 30s, 5m, 1h or 500ms.", valueName: "time"))
+  var timeout: String?
+
+  @Option(help: "Isolation of the device process; strict fails where the host lacks a layer.")
+  var sandbox: SandboxLevel = .on
+
+  @Flag(help: "Print the sandbox's system call policies.")
+  var sandboxPolicy = false
+
+  @Flag(help: "Print the resolved machine as JSON and do not run it.")
+  var dryRun = false
+
+  @Option(help: ArgumentHelp("How much vmrun reports on standard error.", valueName: "level"))
+  var logLevel: LogLevel = .notice
+
+  /// How `make man` writes vmrun-devices(7).
+  @Flag(help: .private)
+  var generateDevicesMan = false
+}

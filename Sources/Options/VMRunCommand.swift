@@ -1,0 +1,207 @@
+import ArgumentParser
+import DeviceKit
+import MachineModel
+
+/// A command line that cannot be run: the flag, what is wrong with it and what to write instead, in one line.
+public struct UsageError: Error, Equatable, Sendable, CustomStringConvertible {
+  public let description: String
+
+  init(_ description: String) { self.description = description }
+  init(_ flag: String, _ value: String, _ problem: String) { description = "\(flag) \(value): \(problem)" }
+}
+
+/// The command line of vmrun, not yet checked against the registry.
+public struct VMRunCommand: ParsableCommand {
+  public static let configuration = CommandConfiguration(
+    commandName: "vmrun",
+    abstract: "Run a virtual machine.",
+    usage: "vmrun [<options>] [<image>]",
+    discussion: """
+      Examples:
+        vmrun disk.img                             boot a disk; Ctrl-A x quits
+        vmrun -m 2G -c 4 --cdrom setup.iso --boot cdrom disk.img
+        vmrun --snapshot --timeout 5m --no-reboot disk.img < /dev/null
+
+      Exit status: 0 powered off, 64 usage, 121 panic, 122 reset, 123 triple fault, 124 timeout, 125 host failure, \
+      126 sandbox violation; or what the guest wrote to the exit device. The manual is vmrun(1).
+      """,
+    version: "vmrun \(Release.version)")
+
+  @Argument(help: ArgumentHelp("Disk image to boot; same as a first --disk.", valueName: "image"), completion: .file())
+  var images: [String] = []
+
+  @OptionGroup(title: "Machine") var machine: MachineOptions
+  @OptionGroup(title: "Disks and boot") var disks: DiskOptions
+  @OptionGroup(title: "Console") var console: ConsoleOptions
+  @OptionGroup(title: "Run") var run: RunOptions
+
+  public init() {}
+
+  /// The machine that the user described, with the devices that `--device` names and none of the board's own.
+  public func machineSpec(registry: Registry) throws(UsageError) -> MachineSpec {
+    guard machine.mode == .hvm else {
+      throw UsageError("--mode", machine.mode.rawValue, "not yet; this version runs --mode hvm only")
+    }
+    guard machine.accel != .soft else { throw UsageError("--accel", "soft", "not yet; this version needs --accel kvm") }
+    let isEmpty =
+      images.isEmpty && disks.disk.isEmpty && disks.cdrom.isEmpty && disks.firmware == nil && machine.device.isEmpty
+    guard !isEmpty else {
+      throw UsageError("no disk image given; try 'vmrun disk.img' or 'vmrun --cdrom install.iso', or 'vmrun --help'")
+    }
+    var spec = MachineSpec(
+      mode: machine.mode, accelerator: machine.accel, cpus: try cpus(), memory: try memory(),
+      blocks: try blocks(), characters: try characters(), reboot: !run.noReboot, timeout: try timeout(),
+      sandbox: run.sandbox, screenText: try path("--screen-text", console.screenText))
+    if let firmware = try path("--firmware", disks.firmware) { spec.firmware = firmware }
+    if let order = disks.boot { spec.bootOrder = try bootOrder(order) }
+    spec.devices = try devices(registry, spec)
+    return spec
+  }
+
+  private func cpus() throws(UsageError) -> Int {
+    guard let count = Int(machine.cpus), 1...MachineSpec.maximumCPUs ~= count else {
+      throw UsageError("--cpus", machine.cpus, "must be a number from 1 to \(MachineSpec.maximumCPUs)")
+    }
+    return count
+  }
+
+  private func memory() throws(UsageError) -> UInt64 {
+    let text = machine.memory
+    guard let bytes = Quantity.bytes(text, unit: 1 << 20) else {
+      throw UsageError("--memory", text, "not a size; write 512M or 2G")
+    }
+    guard 1 << 20...1 << 40 ~= bytes, bytes.isMultiple(of: 1 << 20) else {
+      throw UsageError("--memory", text, "must be from 1M to 1T and a multiple of 1M")
+    }
+    return bytes
+  }
+
+  private func timeout() throws(UsageError) -> UInt64? {
+    guard let text = run.timeout else { return nil }
+    guard let nanoseconds = Quantity.nanoseconds(text) else {
+      throw UsageError("--timeout", text, "not a time; write 30s, 5m, 1h or 500ms")
+    }
+    guard 1...UInt64(Int64.max) ~= nanoseconds else {
+      throw UsageError("--timeout", text, "must be more than 0 and less than 292 years")
+    }
+    return nanoseconds
+  }
+
+  private func bootOrder(_ text: String) throws(UsageError) -> [BootMedium] {
+    let letters: [Character: BootMedium] = ["c": .disk, "d": .cdrom]
+    let words = text.split(separator: ",", omittingEmptySubsequences: false)
+    var order = words.compactMap { BootMedium(rawValue: String($0)) }
+    if order.count != words.count {
+      order = text.compactMap { letters[$0] }
+      guard order.count == text.count, !order.isEmpty else {
+        throw UsageError("--boot", text, "must be disk, cdrom, disk,cdrom or cdrom,disk, or the letters c and d")
+      }
+    }
+    guard Set(order).count == order.count else { throw UsageError("--boot", text, "names a medium twice") }
+    return order
+  }
+
+  private func path(_ flag: String, _ value: String?) throws(UsageError) -> String? {
+    guard let value else { return nil }
+    guard !value.isEmpty, !value.utf8.contains(0) else { throw UsageError("\(flag): needs the path of a file") }
+    return value
+  }
+
+  /// What `--disk PATH` takes after the path.
+  static let diskOptions = [
+    OptionSpec("format", .choice(ImageFormat.allCases.map(\.rawValue)), default: .string("raw"), "Image format"),
+    OptionSpec("if", .choice(["ide"]), default: .string("ide"), "Interface that the disk is attached to"),
+    OptionSpec("readonly", .boolean, default: .boolean(false), "Refuse guest writes and open the image read-only"),
+    OptionSpec(
+      "cache", .choice(CacheMode.allCases.map(\.rawValue)), default: .string("writeback"),
+      "When a guest write reaches the medium"),
+    OptionSpec("snapshot", .boolean, default: .boolean(false), "Keep writes in a temporary overlay"),
+  ]
+
+  private func blocks() throws(UsageError) -> [BlockSpec] {
+    guard images.count <= 1 else {
+      throw UsageError("'\(images[1])': only one image is booted; give further disks with --disk")
+    }
+    var blocks: [BlockSpec] = []
+    for image in images {
+      guard let image = try path("disk image", image) else { continue }
+      blocks.append(BlockSpec(id: "disk0", path: image, snapshot: disks.snapshot))
+    }
+    for text in disks.disk {
+      let list = KeyValueList(text)
+      guard let path = try path("--disk", list.head) else { continue }
+      let properties: Properties
+      do {
+        properties = Properties(try Self.diskOptions.values(parsing: list.items, owner: "a disk"))
+      } catch { throw UsageError("--disk", path, "\(error)") }
+      blocks.append(
+        BlockSpec(
+          id: "disk\(blocks.count)", path: path,
+          format: properties.string("format").flatMap(ImageFormat.init) ?? .raw,
+          readOnly: properties.boolean("readonly"),
+          cache: properties.string("cache").flatMap(CacheMode.init) ?? .writeback,
+          snapshot: disks.snapshot || properties.boolean("snapshot")))
+    }
+    for (index, image) in disks.cdrom.enumerated() {
+      guard let image = try path("--cdrom", image) else { continue }
+      blocks.append(BlockSpec(id: "cdrom\(index)", path: image, readOnly: true))
+    }
+    return blocks
+  }
+
+  private func characters() throws(UsageError) -> [CharacterSpec] {
+    guard console.serial.count <= 4 else {
+      throw UsageError("--serial: given \(console.serial.count) times; the board has four serial ports")
+    }
+    var endpoints: [CharacterEndpoint] = []
+    for text in console.serial {
+      guard let endpoint = CharacterEndpoint(text) else {
+        throw UsageError("--serial", text, "must be stdio, file:PATH, unix:PATH, pty or null")
+      }
+      if endpoint != .pty, endpoint != .null, endpoints.contains(endpoint) {
+        throw UsageError("--serial", text, "is taken by another serial port")
+      }
+      endpoints.append(endpoint)
+    }
+    if endpoints.isEmpty { endpoints = [.stdio] }
+    return endpoints.enumerated().map { CharacterSpec(id: "serial\($0)", endpoint: $1) }
+  }
+
+  private func devices(_ registry: Registry, _ spec: MachineSpec) throws(UsageError) -> [DeviceSpec] {
+    var devices: [DeviceSpec] = []
+    var names: Set<String> = []
+    for text in machine.device {
+      let model = KeyValueList(text).head
+      var number = 0
+      while names.contains("\(model).\(number)") { number += 1 }
+      let device: DeviceSpec
+      do {
+        device = try registry.device(parsing: text, defaultID: "\(model).\(number)")
+      } catch { throw UsageError("--device", text, "\(error)") }
+      guard names.insert(device.id).inserted else {
+        throw UsageError("--device", text, "id '\(device.id)' is taken by another device")
+      }
+      try checkReferences(of: device, text, registry, spec)
+      devices.append(device)
+    }
+    return devices
+  }
+
+  /// Disks and serial connections that a device names must be on the command line.
+  private func checkReferences(
+    of device: DeviceSpec, _ text: String, _ registry: Registry, _ spec: MachineSpec
+  ) throws(UsageError) {
+    for option in registry.model(named: device.model)?.options ?? [] {
+      guard case .string(let name)? = device.properties[option.name] else { continue }
+      let (present, flags) =
+        switch option.kind {
+        case .block: (spec.blocks.map(\.id), "--disk or --cdrom")
+        case .character: (spec.characters.map(\.id), "--serial")
+        default: ([name], "")
+        }
+      guard !present.contains(name) else { continue }
+      let known = present.isEmpty ? "there is none" : "there is " + present.joined(separator: ", ")
+      throw UsageError("--device", text, "no '\(name)' for \(option.name); \(known), add it with \(flags)")
+    }
+  }
+}

@@ -1,0 +1,201 @@
+import Boards
+import Buses
+import DeviceKit
+import Devices
+import GuestMemory
+import LinuxSystem
+import MachineModel
+import Sandbox
+
+/// The process that holds all device models and image formats. It is this program again, started by the launcher with
+/// `argument` and one socket, and ends with it.
+public enum DeviceProcessMain {
+  /// The first argument that says so.
+  public static let argument = "--internal-device-process"
+  static let channelDescriptor: CInt = 3
+
+  /// Runs until the launcher says that the machine has ended, or is gone.
+  public static func run() -> Never {
+    ignore(SignalNumber.brokenPipe)
+    let channel = Channel(owning: Descriptor(owning: channelDescriptor))
+    guard let (message, payload, descriptors) = channel.receive(), message == .configure else { endProcessNow(125) }
+    do {
+      let handoff = try Handoff.decode(payload)
+      let machine = try DeviceMachine(handoff, descriptors, channel: channel)
+      machine.serve()
+    } catch {
+      try? channel.send(.failed, Array("\(error)".utf8))
+    }
+    endProcessNow(125)
+  }
+}
+
+/// Everything that lives in the device process.
+private final class DeviceMachine: Sendable {
+  private let channel: Channel
+  private let page: MachinePage
+  private let interrupts: InterruptEvents
+  private let resources: DeviceResources
+  private let devices: [Device]
+  private let ports: AddressSpace
+  private let mmio: AddressSpace
+  private let memory: Mapping
+  private let deviceMemory: Mapping
+  private let timers: TimerThread
+
+  /// How long the host may take to accept what serial ports still hold at the end.
+  private static let outputGrace: UInt64 = 1_000_000_000
+
+  init(_ handoff: Handoff, _ descriptors: [CInt], channel: Channel) throws {
+    let fixed = Handoff.fixedDescriptors
+    guard descriptors.count >= fixed else {
+      throw SystemError("recvmsg", "too few descriptors", errno: ErrorNumber.invalid)
+    }
+    let inputs = Handoff.interruptInputs
+    let ram = Descriptor(owning: descriptors[0])
+    let shared = Descriptor(owning: descriptors[1])
+    let device = Descriptor(owning: descriptors[2])
+    let layout = try PCMemoryLayout(memory: handoff.spec.memory)
+    memory = try Mapping(sharing: ram, count: Int(handoff.spec.memory))
+    page = try MachinePage(shared, vcpus: handoff.spec.cpus, initialize: false)
+    deviceMemory = try Mapping(sharing: device, count: Int(handoff.deviceMemory))
+
+    var missing: [String] = []
+    if handoff.sandbox != .off {
+      try Violation.report(to: page.violationWord)
+      missing = try Lockdown.enter(channel: channel.raw)
+      if handoff.sandbox == .strict, let first = missing.first {
+        throw DeviceError("--sandbox strict: \(first)")
+      }
+      try SystemCallFilter(try BuiltInPolicy.device.policy()).install(on: .process)
+    }
+
+    interrupts = InterruptEvents(
+      edges: descriptors[3..<3 + inputs], triggers: descriptors[3 + inputs..<3 + 2 * inputs],
+      resamples: descriptors[3 + 2 * inputs..<fixed])
+    resources = try DeviceResources(handoff, descriptors[fixed...])
+    let timers = TimerThread()
+    let queue = TimerQueue(clock: HostClock()) { timers.wake() }
+    self.timers = timers
+    let ramBase = memory.base
+    let regions = layout.ram.map { region in
+      RAMRegion(
+        guestAddress: region.guestAddress, count: Int(region.size), fileOffset: region.fileOffset,
+        host: ramBase + Int(region.fileOffset))
+    }
+    self.channel = channel
+    let board = Board(
+      memory: GuestMemory(regions), interrupts: InterruptFabric(sink: interrupts), timers: queue,
+      events: ChannelEvents(socket: self.channel.raw, page: page), mapper: SharedMemoryMapper(page),
+      resources: resources, deviceMemory: deviceMemory.bytes)
+    ports = board.ports
+    mmio = board.mmio
+    devices = try HVM.assemble(handoff.spec, registry: catalog, on: board)
+    try timers.run(queue)
+    for (index, mailbox) in page.mailboxes.enumerated() {
+      let server = MailboxServer(mailbox, spin: handoff.spin)
+      _ = try HostThread("bus\(index)") { [ports, mmio] in
+        server.serve { request in Self.perform(request, ports: ports, mmio: mmio) }
+        endProcessNow(125)
+      }
+    }
+    try self.channel.send(.ready, Array(missing.joined(separator: "\n").utf8))
+  }
+
+  @inline(__always)
+  private static func perform(_ request: MailboxRequest, ports: AddressSpace, mmio: AddressSpace) {
+    guard let width = AccessWidth(rawValue: UInt8(truncatingIfNeeded: request.width)) else { return }
+    let data = request.data
+    guard data.count == request.width else {
+      switch request.operation {
+      case .portRead: ports.readString(request.address, width, into: data)
+      case .portWrite: ports.writeString(request.address, width, from: UnsafeRawBufferPointer(data))
+      case .memoryRead: mmio.readString(request.address, width, into: data)
+      case .memoryWrite: mmio.writeString(request.address, width, from: UnsafeRawBufferPointer(data))
+      }
+      return
+    }
+    switch request.operation {
+    case .portRead: store(ports.read(request.address, width), width, data)
+    case .portWrite: ports.write(request.address, width, load(width, data))
+    case .memoryRead: store(mmio.read(request.address, width), width, data)
+    case .memoryWrite: mmio.write(request.address, width, load(width, data))
+    }
+  }
+
+  @inline(__always)
+  private static func store(_ value: UInt64, _ width: AccessWidth, _ data: UnsafeMutableRawBufferPointer) {
+    switch width {
+    case .byte: data.storeBytes(of: UInt8(truncatingIfNeeded: value), as: UInt8.self)
+    case .word: data.storeBytes(of: UInt16(truncatingIfNeeded: value), as: UInt16.self)
+    case .dword: data.storeBytes(of: UInt32(truncatingIfNeeded: value), as: UInt32.self)
+    case .qword: data.storeBytes(of: value, as: UInt64.self)
+    }
+  }
+
+  @inline(__always)
+  private static func load(_ width: AccessWidth, _ data: UnsafeMutableRawBufferPointer) -> UInt64 {
+    switch width {
+    case .byte: UInt64(data.load(as: UInt8.self))
+    case .word: UInt64(data.load(as: UInt16.self))
+    case .dword: UInt64(data.load(as: UInt32.self))
+    case .qword: data.load(as: UInt64.self)
+    }
+  }
+
+  /// Answers the launcher and the guest's ends of interrupt until the launcher is gone.
+  func serve() {
+    var entries = ([channel.raw] + interrupts.resampleDescriptors).map { PollEntry($0, .readable) }
+    while true {
+      waitForDescriptors(&entries)
+      for input in 0..<Handoff.interruptInputs where !entries[input + 1].ready.isEmpty { interrupts.resample(input) }
+      guard !entries[0].ready.isEmpty else { continue }
+      guard let (message, _, _) = channel.receive() else {
+        resources.drain(nanoseconds: 0)
+        return
+      }
+      switch message {
+      case .reset:
+        for device in devices { device.reset() }
+        try? channel.send(.resetDone)
+      case .finish:
+        for device in devices { device.drain() }
+        resources.drain(nanoseconds: Self.outputGrace)
+        try? channel.send(.finished, Array(textScreen().utf8))
+        endProcessNow(0)
+      default: return
+      }
+    }
+  }
+
+  /// The text screen of the machine's display, a line each; empty in graphics modes.
+  private func textScreen() -> String {
+    let lines = devices.lazy.compactMap { ($0 as? any Screen)?.textScreen() }.first
+    return (lines ?? []).map { $0 + "\n" }.joined()
+  }
+}
+
+/// Sends machine events to the launcher.
+private final class ChannelEvents: MachineEvents {
+  private let socket: CInt
+  private let page: MachinePage
+
+  init(socket: CInt, page: MachinePage) {
+    self.socket = socket
+    self.page = page
+  }
+
+  func post(_ event: MachineEvent) {
+    let bytes: [UInt8] =
+      switch event {
+      case .powerOff: [ChannelMessage.powerOffEvent.rawValue]
+      case .reset: [ChannelMessage.resetEvent.rawValue]
+      case .exit(let status): [ChannelMessage.exitEvent.rawValue, status]
+      case .panicked: [ChannelMessage.panickedEvent.rawValue]
+      case .legacyReplacement(let enabled): [ChannelMessage.legacyReplacementEvent.rawValue, enabled ? 1 : 0]
+      }
+    guard (try? DatagramSocket.send(bytes, on: socket)) != nil else { return }
+    // The vCPU that caused it waits for the launcher to act.
+    page.countEvent()
+  }
+}

@@ -1,0 +1,65 @@
+import Backends
+import DeviceKit
+import LinuxSystem
+import MachineModel
+
+/// The backends and files that the launcher opened, as the devices ask for them.
+final class DeviceResources: HostResources {
+  private let blocks: [String: any BlockBackend]
+  private let characters: [String: any CharacterBackend]
+  private let files: [String: FileHandle]
+
+  private final class FileHandle: Sendable {
+    let descriptor: Descriptor
+    init(_ raw: CInt) { descriptor = Descriptor(owning: raw) }
+  }
+
+  /// Longest file that a device may ask for: the largest firmware.
+  private static let fileLimit = 16 << 20
+
+  /// Takes over the descriptors behind the fixed ones, in the order that `Handoff` gives.
+  init(_ handoff: Handoff, _ descriptors: ArraySlice<CInt>) throws(SystemError) {
+    var next = descriptors.makeIterator()
+    func take() throws(SystemError) -> Descriptor {
+      guard let raw = next.next() else {
+        throw SystemError("recvmsg", "too few descriptors", errno: ErrorNumber.invalid)
+      }
+      return Descriptor(owning: raw)
+    }
+    var blocks: [String: any BlockBackend] = [:]
+    for (spec, block) in zip(handoff.spec.blocks, handoff.blocks) {
+      let image = try take()
+      let overlay: Descriptor? = block.hasOverlay ? try take() : nil
+      blocks[spec.id] = try FileBlockBackend(
+        image: image, overlay: overlay, spec: spec,
+        geometry: block.geometry)
+    }
+    var characters: [String: any CharacterBackend] = [:]
+    for (spec, character) in zip(handoff.spec.characters, handoff.characters) {
+      let input: Descriptor? = character.hasInput ? try take() : nil
+      let output: Descriptor? = character.hasOutput ? try take() : nil
+      let report: CharacterReport = { line in StandardStream.report("vmrun: \(line)") }
+      if character.hasInput {
+        characters[spec.id] = try StreamCharacterBackend(input: input, output: output, report: report)
+      } else {
+        characters[spec.id] = try makeCharacterBackend(
+          character.kind, descriptor: output, report: report)
+      }
+    }
+    var files: [String: FileHandle] = [:]
+    for name in handoff.files { files[name] = FileHandle(try take().release()) }
+    self.blocks = blocks
+    self.characters = characters
+    self.files = files
+  }
+
+  func block(_ id: String) -> (any BlockBackend)? { blocks[id] }
+  func character(_ id: String) -> (any CharacterBackend)? { characters[id] }
+  func file(_ name: String) -> [UInt8]? { try? files[name]?.descriptor.contents(limit: Self.fileLimit) }
+
+  /// Finishes disk requests and gives the host what is still queued for it.
+  func drain(nanoseconds: UInt64) {
+    for block in blocks.values { block.drain() }
+    for character in characters.values { character.drain(nanoseconds: nanoseconds) }
+  }
+}

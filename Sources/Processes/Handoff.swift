@@ -1,0 +1,87 @@
+import Backends
+import FoundationEssentials
+import LinuxSystem
+import MachineModel
+
+/// What the launcher tells the device process at its start, besides descriptors.
+struct Handoff: Codable, Sendable {
+  /// The resolved machine.
+  var spec: MachineSpec
+  var sandbox: SandboxLevel
+  /// TSC cycles a mailbox server spins before it sleeps.
+  var spin: UInt64
+  /// Bytes of memory that devices show to the guest.
+  var deviceMemory: UInt64
+  /// Disks in the order of `spec.blocks`, each with whether an overlay follows its image.
+  var blocks: [Block]
+  /// Character connections in the order of `spec.characters`.
+  var characters: [Character]
+  /// Host files by name, one descriptor each, in this order.
+  var files: [String]
+  /// How to put the terminal back when the launcher was killed: a descriptor follows the files.
+  var terminal: [UInt8]?
+
+  struct Block: Codable, Sendable {
+    var geometry: ImageGeometry
+    var hasOverlay: Bool
+  }
+
+  struct Character: Codable, Sendable {
+    var kind: CharacterKind
+    var hasInput: Bool
+    var hasOutput: Bool
+  }
+
+  /// Descriptors 0–2: guest RAM, the machine page, device memory; then an edge, a trigger and a resample eventfd
+  /// for each interrupt input; then disks, character connections, files and the terminal.
+  static let interruptInputs = 24
+  static let fixedDescriptors = 3 + 3 * interruptInputs
+
+  func encoded() throws -> [UInt8] { [UInt8](try JSONEncoder().encode(self)) }
+
+  static func decode(_ bytes: [UInt8]) throws -> Handoff { try JSONDecoder().decode(Handoff.self, from: Data(bytes)) }
+}
+
+/// Messages on the channel: a kind and its payload.
+enum ChannelMessage: UInt8, Sendable {
+  // Launcher to device process.
+  case configure = 1
+  case reset
+  case finish
+  // Device process to launcher.
+  case ready
+  case failed
+  case resetDone
+  case finished
+  case powerOffEvent
+  case resetEvent
+  case exitEvent
+  case panickedEvent
+  case legacyReplacementEvent
+
+  /// Longest message, the kind included.
+  static let limit = 160 << 10
+}
+
+/// The launcher's and the device process's conversation.
+final class Channel: Sendable {
+  let socket: DatagramSocket
+
+  init(owning descriptor: consuming Descriptor) { socket = DatagramSocket(owning: descriptor) }
+
+  var raw: CInt { socket.descriptor.raw }
+
+  func send(_ message: ChannelMessage, _ payload: [UInt8] = [], descriptors: [CInt] = [])
+    throws(SystemError)
+  {
+    try socket.send([message.rawValue] + payload, descriptors: descriptors)
+  }
+
+  /// The next message and its payload; nil when the other process is gone or breaks the protocol.
+  func receive() -> (message: ChannelMessage, payload: [UInt8], descriptors: [CInt])? {
+    guard let datagram = try? socket.receive(limit: ChannelMessage.limit), let first = datagram.bytes.first,
+      let message = ChannelMessage(rawValue: first)
+    else { return nil }
+    return (message, Array(datagram.bytes.dropFirst()), datagram.descriptors)
+  }
+}

@@ -1,0 +1,112 @@
+import LinuxSystem
+import MachineModel
+import Sandbox
+
+/// Waits for whatever can end or change the run: the device process, vCPUs, signals, the user's keys, the time limit.
+struct ControlLoop: ~Copyable {
+  private let running: RunningMachine
+  private let devices: DeviceProcessLink
+  private let signals: SignalDescriptor
+  private var pump: InputPump?
+  private let terminal: TerminalMode?
+  private let spec: MachineSpec
+
+  init(
+    _ running: RunningMachine, devices: DeviceProcessLink, signals: consuming SignalDescriptor,
+    pump: consuming InputPump?, terminal: TerminalMode?, spec: MachineSpec
+  ) {
+    self.running = running
+    self.devices = devices
+    self.signals = signals
+    self.pump = pump
+    self.terminal = terminal
+    self.spec = spec
+  }
+
+  /// Starts the guest and runs it to its end.
+  mutating func run() throws -> Outcome {
+    let deadline = spec.timeout.map { monotonicNanoseconds() + $0 }
+    try running.start()
+    while true {
+      let now = monotonicNanoseconds()
+      if let deadline, now >= deadline { return finish(.timedOut) }
+      var entries = [
+        devices.channel.raw, devices.child.pidfd.raw, signals.descriptor.raw, running.reports.event.descriptor.raw,
+      ].map { PollEntry($0, .readable) }
+      entries.append(pump?.interest ?? PollEntry(-1, .readable))
+      waitForDescriptors(&entries, milliseconds: pollMilliseconds(deadline.map { $0 - now }))
+      let ready = entries.map { !$0.ready.isEmpty }
+      // The channel first: the guest's own end counts before that of the process which reported it.
+      if ready[0] {
+        guard let (message, payload) = devices.message(within: 0) else { return devices.ending() }
+        if let outcome = try act(on: message, payload) { return outcome }
+      } else if ready[1] {
+        return devices.ending()
+      }
+      if ready[2], let signal = signals.next() {
+        guard signal == SignalNumber.continued else { return finish(.signalled(signal)) }
+        terminal?.enterRaw()
+      }
+      if ready[3], let report = running.reports.take() {
+        switch report {
+        case .tripleFault: return finish(.tripleFault)
+        case .failure(let failure): return finish(.failed("the guest cannot go on: \(running.complete(failure))"))
+        case .deviceProcessGone: return devices.ending()
+        }
+      }
+      if ready[4], let commands = pump?.pump() {
+        for command in commands {
+          switch command {
+          case .quit: return finish(.quit)
+          case .help: StandardStream.report(EscapeFilter.help)
+          }
+        }
+      }
+    }
+  }
+
+  /// Acts on a message; an outcome ends the run.
+  private func act(on message: ChannelMessage, _ payload: [UInt8]) throws -> Outcome? {
+    switch message {
+    case .powerOffEvent: return finish(.poweredOff)
+    case .exitEvent: return finish(.exited(payload.first ?? 0))
+    case .panickedEvent: return finish(.panicked)
+    case .resetEvent:
+      guard spec.reboot else { return finish(.resetRefused) }
+      return try reset()
+    case .legacyReplacementEvent:
+      running.setLegacyReplacement(payload.first == 1)
+      running.handled.add()
+      return nil
+    case .failed: return .failed(String(decoding: payload, as: UTF8.self))
+    default: return .failed("the device process sent message \(message.rawValue), which is not expected now")
+    }
+  }
+
+  /// Resets the machine; nil when it runs again.
+  private func reset() throws -> Outcome? {
+    guard running.pause() else { return finish(.failed("a vCPU did not stop for the guest's reset")) }
+    try devices.channel.send(.reset)
+    while true {
+      guard let (message, _) = devices.message(within: 10_000_000_000) else { return devices.ending() }
+      if message == .resetDone { break }
+      // Posted by another vCPU before it stopped: the reset overtakes it.
+      running.handled.add()
+    }
+    return try running.restart() ? nil : finish(.failed("a vCPU did not reset"))
+  }
+
+  /// Stops the guest, lets devices put data where it is safe, and writes the text screen where it was asked for.
+  private func finish(_ outcome: Outcome) -> Outcome {
+    _ = running.pause()
+    let screen = devices.finish()
+    if let path = spec.screenText, let screen {
+      do throws(SystemError) {
+        try replaceFile(path, with: screen)
+      } catch {
+        StandardStream.report("vmrun: --screen-text \(error)")
+      }
+    }
+    return outcome
+  }
+}

@@ -1,0 +1,116 @@
+import LinuxSystem
+import Logging
+import MachineModel
+import Sandbox
+
+/// The launcher's end of the device process.
+final class DeviceProcessLink: Sendable {
+  let channel: Channel
+  let child: ChildProcess
+  private let page: MachinePage
+  private let sandbox: SandboxLevel
+  private let log: Logger
+
+  /// The device process has this long to come up, and to finish.
+  private static let patience: UInt64 = 30_000_000_000
+
+  /// Starts the device process and gives it everything it needs.
+  init(
+    _ spec: MachineSpec, _ memory: MachineMemory, _ interrupts: InterruptConnections,
+    _ resources: borrowing OpenedResources, terminal: TerminalMode?, log: Logger
+  ) throws {
+    self.log = log
+    page = memory.page
+    sandbox = spec.sandbox
+    let (near, far) = try DatagramSocket.pair()
+    channel = Channel(owning: Descriptor(owning: near))
+    let theirs = Descriptor(owning: far)
+    child = try DeviceProcess.spawn(
+      arguments: ["vmrun", DeviceProcessMain.argument], descriptors: [theirs.raw], isolated: spec.sandbox != .off)
+    if spec.sandbox == .strict, let missing = child.missingLayers.first {
+      child.kill()
+      throw LaunchError("--sandbox strict: \(missing)")
+    }
+    for layer in child.missingLayers { log.warning("sandbox: \(layer)") }
+    let handoff = Handoff(
+      spec: spec, sandbox: spec.sandbox, spin: spinCycles(vcpus: spec.cpus),
+      deviceMemory: UInt64(memory.device.count), blocks: resources.blocks, characters: resources.characters,
+      files: resources.files, terminal: terminal?.bytes)
+    var descriptors = [memory.ramFile.raw, memory.pageFile.raw, memory.deviceFile.raw] + interrupts.descriptors
+    descriptors += resources.descriptors
+    if terminal != nil { descriptors.append(StandardStream.input.rawValue) }
+    guard descriptors.count <= DatagramSocket.maximumDescriptors else {
+      throw LaunchError("the machine has too many disks and connections: \(resources.descriptors.count)")
+    }
+    do {
+      try channel.send(.configure, handoff.encoded(), descriptors: descriptors)
+    } catch let error as SystemError where error.errno == ErrorNumber.brokenPipe {
+      throw LaunchError(Self.end(child, page))
+    }
+  }
+
+  /// Waits until the devices are made and the sandbox is closed.
+  func awaitReady() throws {
+    guard let (message, payload) = message(within: Self.patience) else {
+      throw LaunchError(Self.end(child, page))
+    }
+    let text = String(decoding: payload, as: UTF8.self)
+    switch message {
+    case .ready:
+      for layer in text.split(separator: "\n") { log.warning("sandbox: \(layer)") }
+    case .failed: throw LaunchError(text)
+    default: throw LaunchError("the device process sent message \(message.rawValue) before it was ready")
+    }
+  }
+
+  /// The next message within the time; nil when there is none, or the process has ended.
+  func message(within nanoseconds: UInt64) -> (message: ChannelMessage, payload: [UInt8])? {
+    var entries = [PollEntry(channel.raw, .readable)]
+    waitForDescriptors(&entries, milliseconds: pollMilliseconds(nanoseconds))
+    guard !entries[0].ready.isEmpty, let (message, payload, descriptors) = channel.receive() else { return nil }
+    // None is expected; a process that sends some anyway does not make this one leak.
+    for descriptor in descriptors { _ = Descriptor(owning: descriptor) }
+    return (message, payload)
+  }
+
+  /// What became of the process, as an outcome.
+  func ending() -> Outcome {
+    // The socket closes a moment before the process can be waited for.
+    var entries = [PollEntry(child.pidfd.raw, .readable)]
+    waitForDescriptors(&entries, milliseconds: 1000)
+    if case .sandboxViolation(let name)? = try? child.status(violation: page.violation) {
+      return .sandboxViolation(name)
+    }
+    return .failed(Self.end(child, page))
+  }
+
+  /// Lets the devices finish; the text screen, or nil where the process did not answer.
+  func finish() -> [UInt8]? {
+    guard (try? channel.send(.finish)) != nil else { return nil }
+    let end = monotonicNanoseconds() + Self.patience
+    while monotonicNanoseconds() < end, let (message, payload) = message(within: end - monotonicNanoseconds()) {
+      if message == .finished { return payload }
+    }
+    return nil
+  }
+
+  private static func end(_ child: borrowing ChildProcess, _ page: MachinePage) -> String {
+    child.kill()
+    guard let status = try? child.status(violation: page.violation, wait: true) else {
+      return "the device process has ended"
+    }
+    switch status {
+    case .exited(let code): return "the device process ended with status \(code)"
+    case .killed(let signal): return "the device process was killed by signal \(signal)"
+    case .sandboxViolation(let name): return "the device process was ended by its sandbox: it called \(name)"
+    }
+  }
+}
+
+/// TSC cycles for which either side of a mailbox spins before it sleeps: some tens of microseconds where both can run
+/// at once, nothing where one would keep the other from running.
+func spinCycles(vcpus: Int) -> UInt64 {
+  let processors = availableProcessors()
+  if processors >= 2 * vcpus { return 100_000 }
+  return processors > 1 ? 10_000 : 0
+}

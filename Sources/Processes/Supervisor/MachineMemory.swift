@@ -1,0 +1,103 @@
+import Boards
+import DeviceKit
+import Engines
+import LinuxSystem
+import MachineModel
+import Sandbox
+
+/// The memory of a machine: guest RAM, firmware, what devices show to the guest, and the page shared with the device
+/// process. Mappings live as long as the machine.
+final class MachineMemory: Sendable {
+  let layout: PCMemoryLayout
+  let placement: FirmwarePlacement
+  let ramFile: Descriptor
+  let pageFile: Descriptor
+  let deviceFile: Descriptor
+  let ram: Mapping
+  let firmware: Mapping
+  let device: Mapping
+  let page: MachinePage
+
+  init(_ spec: MachineSpec, registry: Registry) throws {
+    layout = try PCMemoryLayout(memory: spec.memory)
+    let image = try Self.firmware(spec.firmware)
+    placement = try FirmwarePlacement(size: UInt64(image.count))
+    firmware = try Mapping(anonymous: image.count)
+    firmware.bytes.copyBytes(from: image)
+    ramFile = try Descriptor.memory(named: "vmrun-ram", size: spec.memory)
+    ram = try Mapping(sharing: ramFile, count: Int(spec.memory))
+    let deviceSize = max(4096, try HVM.requiredDeviceMemory(spec, registry: registry))
+    deviceFile = try Descriptor.memory(named: "vmrun-devices", size: deviceSize)
+    device = try Mapping(sharing: deviceFile, count: Int(deviceSize))
+    pageFile = try Descriptor.memory(named: "vmrun-page", size: UInt64(MachinePage.size(vcpus: spec.cpus)))
+    page = try MachinePage(pageFile, vcpus: spec.cpus, initialize: true)
+  }
+
+  private static func firmware(_ path: String) throws -> [UInt8] {
+    do throws(SystemError) {
+      return try Descriptor.open(path, .readOnly).contents(limit: Int(FirmwarePlacement.sizes.upperBound))
+    } catch {
+      let advice =
+        error.errno == ErrorNumber.noSuchFile
+        ? (path == MachineSpec.defaultFirmware
+          ? ": SeaBIOS is not installed: apt install seabios" : ": no such firmware image; give another --firmware")
+        : ""
+      throw LaunchError(advice.isEmpty ? "\(path): \(error.reason)" : path + advice)
+    }
+  }
+
+  /// Guest RAM and firmware where the guest sees them, but for the first megabyte from the VGA window on, which
+  /// devices arrange.
+  var fixedMappings: [HostMapping] {
+    var result: [HostMapping] = []
+    for region in layout.ram {
+      let host = ram.base + Int(region.fileOffset)
+      guard region.guestAddress == 0 else {
+        result.append(
+          HostMapping(guestAddress: region.guestAddress, size: region.size, host: host, readOnly: false))
+        continue
+      }
+      let low = PCMemoryLayout.vgaWindow.lowerBound
+      let high: UInt64 = 1 << 20
+      result.append(HostMapping(guestAddress: 0, size: low, host: host, readOnly: false))
+      result.append(
+        HostMapping(guestAddress: high, size: region.size - high, host: host + Int(high), readOnly: false))
+    }
+    result.append(
+      HostMapping(guestAddress: placement.base, size: placement.size, host: firmware.base, readOnly: true))
+    return result
+  }
+
+  /// `count` bytes of RAM at a guest physical address, as far as there is RAM.
+  func bytes(at address: UInt64, count: Int) -> [UInt8] {
+    for region in layout.ram where address >= region.guestAddress && address < region.end {
+      let available = min(UInt64(count), region.end - address)
+      let start = Int(region.fileOffset + (address - region.guestAddress))
+      return Array(ram.bytes[start..<start + Int(available)])
+    }
+    guard address >= placement.base, address - placement.base < placement.size else { return [] }
+    let start = Int(address - placement.base)
+    return Array(firmware.bytes[start..<min(start + count, firmware.count)])
+  }
+}
+
+/// The eventfds between the device process and the engine's interrupt controllers.
+final class InterruptConnections: Sendable {
+  let edges: [SharedEvent]
+  let triggers: [SharedEvent]
+  let resamples: [SharedEvent]
+
+  init() throws(SystemError) {
+    func make() throws(SystemError) -> [SharedEvent] {
+      var events: [SharedEvent] = []
+      for _ in 0..<Handoff.interruptInputs { events.append(try SharedEvent()) }
+      return events
+    }
+    edges = try make()
+    triggers = try make()
+    resamples = try make()
+  }
+
+  /// In the order that the device process takes them.
+  var descriptors: [CInt] { (edges + triggers + resamples).map(\.raw) }
+}

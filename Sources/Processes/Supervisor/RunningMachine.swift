@@ -1,0 +1,92 @@
+import Engines
+import KVMEngine
+import LinuxSystem
+import Logging
+import MachineModel
+import Sandbox
+
+/// The engine's machine with its memory, interrupts and vCPU threads.
+final class RunningMachine: Sendable {
+  let reports: VCPUReports
+  let handled = HandledEvents()
+  private let machine: KVMMachine
+  private let memory: MachineMemory
+  private let map: GuestMap<KVMMachine>
+  private let gate: VCPUGate
+  private let threads: [VCPUThread<KVMMachine>]
+  private let sandbox: SandboxLevel
+
+  /// How long vCPUs may take to stop: they may be waiting for a device.
+  private static let patience: UInt64 = 10_000_000_000
+
+  init(
+    _ machine: KVMMachine, spec: MachineSpec, memory: MachineMemory, interrupts: InterruptConnections, log: Logger
+  ) throws {
+    self.machine = machine
+    self.memory = memory
+    sandbox = spec.sandbox
+    reports = try VCPUReports()
+    gate = VCPUGate(count: spec.cpus)
+    map = GuestMap(
+      machine, page: memory.page,
+      sources: .init(ram: memory.ram.bytes, firmware: memory.firmware.bytes, device: memory.device.bytes))
+    for (slot, mapping) in memory.fixedMappings.enumerated() { try map.add(fixed: slot, mapping) }
+    for input in 0..<Handoff.interruptInputs {
+      try machine.connect(input: input, edge: interrupts.edges[input].event)
+      try machine.connect(
+        input: input, trigger: interrupts.triggers[input].event, resample: interrupts.resamples[input].event)
+    }
+    let spin = spinCycles(vcpus: spec.cpus)
+    var threads: [VCPUThread<KVMMachine>] = []
+    for index in 0..<spec.cpus {
+      threads.append(
+        VCPUThread(
+          index, try machine.makeVCPU(index), mailbox: MailboxClient(memory.page.mailboxes[index], spin: spin),
+          page: memory.page, map: map, gate: gate, handled: handled, reports: reports))
+    }
+    self.threads = threads
+  }
+
+  /// Starts the guest.
+  func start() throws {
+    installInterruptingHandler(KVMVCPU.kickSignal)
+    map.update()
+    let filter = sandbox == .off ? nil : try SystemCallFilter(try BuiltInPolicy.vcpu.policy())
+    for thread in threads {
+      try thread.start { try filter?.install(on: .thread) }
+    }
+  }
+
+  private func kick() {
+    for thread in threads { thread.cpu.kick() }
+    handled.wakeAll()
+  }
+
+  /// Stops all vCPUs; false when one does not stop.
+  func pause() -> Bool {
+    gate.issue(.pause, kick: kick)
+    return gate.awaitAll(nanoseconds: Self.patience)
+  }
+
+  /// Puts vCPUs and interrupt controllers into their power-on state and starts them; devices have been reset.
+  func restart() throws -> Bool {
+    map.update()
+    gate.issue(.reset, kick: kick)
+    guard gate.awaitAll(nanoseconds: Self.patience) else { return false }
+    try machine.resetInterruptControllers()
+    machine.setLegacyReplacement(false)
+    handled.add()
+    gate.issue(.run, kick: {})
+    return true
+  }
+
+  func setLegacyReplacement(_ enabled: Bool) { machine.setLegacyReplacement(enabled) }
+
+  /// A failure with the bytes of its instruction.
+  func complete(_ failure: EngineFailure) -> EngineFailure {
+    guard failure.instruction.isEmpty, let address = failure.physicalAddress else { return failure }
+    var failure = failure
+    failure.instruction = memory.bytes(at: address, count: 15)
+    return failure
+  }
+}

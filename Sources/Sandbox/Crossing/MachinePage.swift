@@ -1,0 +1,134 @@
+import LinuxSystem
+import Synchronization
+
+/// What backs a mapping in the shared table, as a number that both processes know.
+public enum SharedSource: UInt32, Sendable {
+  case ram = 1
+  case firmware = 2
+  case device = 3
+}
+
+/// A mapping that the device process asks the launcher for; the launcher trusts none of it.
+public struct SharedMapping: Sendable, Equatable {
+  public var guestAddress: UInt64
+  public var size: UInt64
+  public var source: SharedSource
+  public var offset: UInt64
+  public var readOnly: Bool
+
+  public init(guestAddress: UInt64, size: UInt64, source: SharedSource, offset: UInt64, readOnly: Bool) {
+    self.guestAddress = guestAddress
+    self.size = size
+    self.source = source
+    self.offset = offset
+    self.readOnly = readOnly
+  }
+}
+
+/// The shared memory between the launcher and the device process: one page of machine state, then the mailboxes.
+///
+/// The memory map's slots are written by the device process under a sequence number each (odd while it writes)
+/// and read by vCPU threads. `attention` counts what a vCPU must look at before it runs on: map changes and posted events.
+// Safety: the mapping outlives every view; all fields that both sides touch are atomics.
+public final class MachinePage: @unchecked Sendable {
+  /// Slots of the memory map that devices may use.
+  public static let slotCount = 48
+
+  struct Slot: ~Copyable {
+    let sequence = Atomic<UInt32>(0)
+    let source = Atomic<UInt32>(0)
+    let guestAddress = Atomic<UInt64>(0)
+    let size = Atomic<UInt64>(0)
+    let offset = Atomic<UInt64>(0)
+    let readOnly = Atomic<Bool>(false)
+  }
+
+  struct Header: ~Copyable {
+    /// What `Violation.report` records into.
+    let violation = Atomic<UInt64>(0)
+    /// Events that the device process has sent over the channel.
+    let posted = Atomic<UInt32>(0)
+    let attention = Atomic<UInt32>(0)
+  }
+
+  private static let slotsOffset = 64
+  private static let mailboxOffset = 4096
+  private let mapping: Mapping
+  private let header: UnsafeMutablePointer<Header>
+  private let slots: UnsafeMutablePointer<Slot>
+  public let mailboxes: [MailboxSlot]
+
+  /// Bytes of shared memory for a machine.
+  public static func size(vcpus: Int) -> Int { mailboxOffset + vcpus * MailboxSlot.stride }
+
+  /// Maps the shared memory; the launcher, which makes it, also initialises it.
+  public init(_ descriptor: borrowing Descriptor, vcpus: Int, initialize: Bool) throws(SystemError) {
+    mapping = try Mapping(sharing: descriptor, count: Self.size(vcpus: vcpus))
+    let base = mapping.base
+    header = base.assumingMemoryBound(to: Header.self)
+    slots = (base + Self.slotsOffset).assumingMemoryBound(to: Slot.self)
+    mailboxes = (0..<vcpus).map { MailboxSlot(base + Self.mailboxOffset + $0 * MailboxSlot.stride) }
+    guard initialize else { return }
+    header.initialize(to: Header())
+    for index in 0..<Self.slotCount { (slots + index).initialize(to: Slot()) }
+    for mailbox in mailboxes { mailbox.initialize() }
+  }
+
+  /// Where a forbidden system call of the device process is recorded.
+  public var violationWord: UnsafeMutablePointer<Atomic<UInt64>> {
+    // Safety: `violation` is the header's first field.
+    UnsafeMutableRawPointer(header).assumingMemoryBound(to: Atomic<UInt64>.self)
+  }
+
+  public var violation: UInt64 { header.pointee.violation.load(ordering: .acquiring) }
+
+  /// How many events were sent since power-on, modulo 2^32.
+  public var postedEvents: UInt32 { header.pointee.posted.load(ordering: .acquiring) }
+
+  /// Device side: an event has been sent, which vCPUs wait for before they run on.
+  public func countEvent() {
+    header.pointee.posted.add(1, ordering: .acquiringAndReleasing)
+    raiseAttention()
+  }
+
+  /// Counts up whenever a vCPU has to look at the map or an event before it runs on.
+  public var attention: UInt32 { header.pointee.attention.load(ordering: .acquiring) }
+
+  public func raiseAttention() { header.pointee.attention.add(1, ordering: .acquiringAndReleasing) }
+
+  /// Device side, one writer at a time: sets or empties a slot.
+  public func set(_ index: Int, _ mapping: SharedMapping?) {
+    guard 0..<Self.slotCount ~= index else { return }
+    let slot = slots + index
+    slot.pointee.sequence.add(1, ordering: .acquiringAndReleasing)
+    slot.pointee.source.store(mapping?.source.rawValue ?? 0, ordering: .relaxed)
+    slot.pointee.guestAddress.store(mapping?.guestAddress ?? 0, ordering: .relaxed)
+    slot.pointee.size.store(mapping?.size ?? 0, ordering: .relaxed)
+    slot.pointee.offset.store(mapping?.offset ?? 0, ordering: .relaxed)
+    slot.pointee.readOnly.store(mapping?.readOnly ?? false, ordering: .relaxed)
+    slot.pointee.sequence.add(1, ordering: .acquiringAndReleasing)
+    raiseAttention()
+  }
+
+  /// Launcher side: one consistent copy of a slot, nil where it is empty, or where the other side keeps changing it.
+  public func get(_ index: Int) -> SharedMapping? {
+    let slot = slots + index
+    for _ in 0..<1000 {
+      let before = slot.pointee.sequence.load(ordering: .acquiring)
+      let source = slot.pointee.source.load(ordering: .relaxed)
+      let guestAddress = slot.pointee.guestAddress.load(ordering: .relaxed)
+      let size = slot.pointee.size.load(ordering: .relaxed)
+      let offset = slot.pointee.offset.load(ordering: .relaxed)
+      let readOnly = slot.pointee.readOnly.load(ordering: .relaxed)
+      atomicMemoryFence(ordering: .acquiring)
+      guard before & 1 == 0, slot.pointee.sequence.load(ordering: .relaxed) == before else {
+        spinHint()
+        continue
+      }
+      guard let source = SharedSource(rawValue: source) else { return nil }
+      return SharedMapping(
+        guestAddress: guestAddress, size: size, source: source, offset: offset, readOnly: readOnly)
+    }
+    return nil
+  }
+}

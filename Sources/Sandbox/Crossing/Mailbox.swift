@@ -1,0 +1,212 @@
+import LinuxSystem
+import Synchronization
+
+/// What a mailbox asks the device process to do.
+public enum MailboxOperation: UInt8, Sendable {
+  case portRead
+  case portWrite
+  case memoryRead
+  case memoryWrite
+}
+
+/// One vCPU's slot in the shared memory between the launcher and the device process: a bus access and its answer.
+///
+/// The vCPU fills the request, sets `state` to `request` and waits for `reply`; one thread of the device process
+/// serves it. Each side spins briefly, then sleeps on `state`; a side that sleeps says so in `state`, so that no
+/// system call is made when nobody does. Either side may be hostile to the other's logic but not to its memory:
+/// the launcher copies `count` bytes of its own choosing, the device process clamps what it reads.
+public struct Mailbox: ~Copyable {
+  /// Items of a string access are moved at most this many bytes at a time.
+  public static let capacity = 4096
+
+  /// Values of `state`.
+  enum State {
+    static let idle: UInt32 = 0
+    /// The server sleeps; whoever posts a request wakes it.
+    static let idleAsleep: UInt32 = 1
+    static let request: UInt32 = 2
+    /// The vCPU sleeps until the reply.
+    static let requestAsleep: UInt32 = 3
+    static let reply: UInt32 = 4
+    /// The other process is gone.
+    static let closed: UInt32 = 5
+  }
+
+  let state = Atomic<UInt32>(State.idle)
+  var operation: UInt8 = 0
+  /// Bytes of one item: 1, 2, 4 or 8.
+  var width: UInt8 = 0
+  /// Items.
+  var items: UInt32 = 0
+  var address: UInt64 = 0
+  // The request and the data share cache lines on purpose: most accesses are one item, and then one line moves.
+}
+
+/// Where mailboxes stand in shared memory: each on pages of its own, the data right behind the header.
+// Safety: the mapping outlives both views; a mailbox has one client thread and one server thread, ordered by `state`.
+public struct MailboxSlot: @unchecked Sendable {
+  static let dataOffset = MemoryLayout<Mailbox>.stride
+  /// Bytes from one mailbox to the next.
+  public static let stride = 8192
+
+  let mailbox: UnsafeMutablePointer<Mailbox>
+  let data: UnsafeMutableRawPointer
+
+  init(_ base: UnsafeMutableRawPointer) {
+    mailbox = base.assumingMemoryBound(to: Mailbox.self)
+    data = base + Self.dataOffset
+  }
+
+  /// Prepares zeroed shared memory; done once, by the launcher.
+  func initialize() { mailbox.initialize(to: Mailbox()) }
+
+  /// Ends every wait on this mailbox, now and later.
+  public func close() {
+    mailbox.pointee.state.store(Mailbox.State.closed, ordering: .releasing)
+    wake()
+  }
+
+  func wake() {
+    // Safety: `state` is the first field, so the mailbox's address is the word's.
+    Futex.wake(UnsafeMutableRawPointer(mailbox).assumingMemoryBound(to: Atomic<UInt32>.self), count: .max)
+  }
+
+  func sleep(while value: UInt32) {
+    Futex.wait(UnsafeMutableRawPointer(mailbox).assumingMemoryBound(to: Atomic<UInt32>.self), while: value)
+  }
+}
+
+/// The vCPU's end of a mailbox.
+public struct MailboxClient: Sendable {
+  private let slot: MailboxSlot
+  /// TSC cycles to spin before sleeping.
+  private let spin: UInt64
+
+  public init(_ slot: MailboxSlot, spin: UInt64) {
+    self.slot = slot
+    self.spin = spin
+  }
+
+  /// Performs `items` accesses of `width` bytes at one address. `data` holds or receives `width * items` bytes, at
+  /// most `Mailbox.capacity`. False: the device process is gone.
+  @inline(__always)
+  public func access(
+    _ operation: MailboxOperation, _ address: UInt64, width: Int, items: Int, data: UnsafeMutableRawPointer
+  ) -> Bool {
+    let count = width * items
+    let box = slot.mailbox
+    let isWrite = operation == .portWrite || operation == .memoryWrite
+    if isWrite { copy(slot.data, data, count) }
+    box.pointee.operation = operation.rawValue
+    box.pointee.width = UInt8(truncatingIfNeeded: width)
+    box.pointee.items = UInt32(truncatingIfNeeded: items)
+    box.pointee.address = address
+    let before = box.pointee.state.exchange(Mailbox.State.request, ordering: .acquiringAndReleasing)
+    if before == Mailbox.State.closed {
+      slot.close()
+      return false
+    }
+    if before == Mailbox.State.idleAsleep { slot.wake() }
+    guard awaitReply() else { return false }
+    if !isWrite { copy(data, slot.data, count) }
+    return true
+  }
+
+  @inline(__always)
+  private func copy(_ to: UnsafeMutableRawPointer, _ from: UnsafeMutableRawPointer, _ count: Int) {
+    switch count {
+    case 1: to.storeBytes(of: from.load(as: UInt8.self), as: UInt8.self)
+    case 2: to.storeBytes(of: from.loadUnaligned(as: UInt16.self), as: UInt16.self)
+    case 4: to.storeBytes(of: from.loadUnaligned(as: UInt32.self), as: UInt32.self)
+    default: to.copyMemory(from: from, byteCount: count)
+    }
+  }
+
+  @inline(__always)
+  private func awaitReply() -> Bool {
+    let box = slot.mailbox
+    let start = timestamp()
+    while true {
+      let state = box.pointee.state.load(ordering: .acquiring)
+      if state != Mailbox.State.request { return state != Mailbox.State.closed }
+      if timestamp() &- start > spin { break }
+      spinHint()
+    }
+    while true {
+      let (slept, state) = box.pointee.state.compareExchange(
+        expected: Mailbox.State.request, desired: Mailbox.State.requestAsleep, ordering: .acquiringAndReleasing)
+      guard slept || state == Mailbox.State.requestAsleep else {
+        // `reply`, or the server has gone to sleep since it replied.
+        return state != Mailbox.State.closed
+      }
+      slot.sleep(while: Mailbox.State.requestAsleep)
+    }
+  }
+}
+
+/// A bus access as the device process takes it out of a mailbox.
+public struct MailboxRequest {
+  public let operation: MailboxOperation
+  public let address: UInt64
+  public let width: Int
+  /// The items, all `width * items` bytes of them, to be read or filled.
+  public let data: UnsafeMutableRawBufferPointer
+}
+
+/// The device process's end of a mailbox.
+public struct MailboxServer: Sendable {
+  private let slot: MailboxSlot
+  private let spin: UInt64
+
+  public init(_ slot: MailboxSlot, spin: UInt64) {
+    self.slot = slot
+    self.spin = spin
+  }
+
+  /// Serves requests until the mailbox is closed.
+  public func serve(_ handle: (MailboxRequest) -> Void) {
+    let box = slot.mailbox
+    while awaitRequest() {
+      let width = Int(box.pointee.width)
+      let items = Int(box.pointee.items)
+      if let operation = MailboxOperation(rawValue: box.pointee.operation), [1, 2, 4, 8].contains(width),
+        items > 0, items <= Mailbox.capacity / width
+      {
+        handle(
+          MailboxRequest(
+            operation: operation, address: box.pointee.address, width: width,
+            data: UnsafeMutableRawBufferPointer(start: slot.data, count: width * items)))
+      }
+      let before = box.pointee.state.exchange(Mailbox.State.reply, ordering: .acquiringAndReleasing)
+      if before == Mailbox.State.requestAsleep { slot.wake() }
+      if before == Mailbox.State.closed {
+        slot.close()
+        return
+      }
+    }
+  }
+
+  @inline(__always)
+  private func awaitRequest() -> Bool {
+    let box = slot.mailbox
+    let start = timestamp()
+    while true {
+      let state = box.pointee.state.load(ordering: .acquiring)
+      if state == Mailbox.State.request || state == Mailbox.State.requestAsleep { return true }
+      if state == Mailbox.State.closed { return false }
+      if timestamp() &- start > spin { break }
+      spinHint()
+    }
+    while true {
+      let state = box.pointee.state.load(ordering: .acquiring)
+      switch state {
+      case Mailbox.State.request, Mailbox.State.requestAsleep: return true
+      case Mailbox.State.closed: return false
+      case Mailbox.State.idleAsleep: slot.sleep(while: Mailbox.State.idleAsleep)
+      default:
+        _ = box.pointee.state.compareExchange(
+          expected: state, desired: Mailbox.State.idleAsleep, ordering: .acquiringAndReleasing)
+      }
+    }
+  }
+}

@@ -1,0 +1,310 @@
+import DeviceKit
+import MachineModel
+import Options
+import Testing
+
+@Suite struct GoodCommandLines {
+  struct Case: Sendable, CustomTestStringConvertible {
+    let line: String
+    let change: @Sendable (inout MachineSpec) -> Void
+    var testDescription: String { line }
+
+    init(_ line: String, _ change: @escaping @Sendable (inout MachineSpec) -> Void) {
+      self.line = line
+      self.change = change
+    }
+  }
+
+  /// What `vmrun a.img` runs; the cases change it.
+  static let plain = MachineSpec(
+    blocks: [BlockSpec(id: "disk0", path: "a.img")], characters: [CharacterSpec(id: "serial0", endpoint: .stdio)])
+
+  @Test(arguments: [
+    Case("a.img") { _ in },
+    Case("--mode hvm --accel auto a.img") { _ in },
+    Case("--accel kvm a.img") { $0.accelerator = .kvm },
+    Case("-m 2G a.img") { $0.memory = 2 << 30 },
+    Case("-m1.5g a.img") { $0.memory = 1536 << 20 },
+    Case("--memory=64 a.img") { $0.memory = 64 << 20 },
+    Case("--memory 1T a.img") { $0.memory = 1 << 40 },
+    Case("-c 64 a.img") { $0.cpus = 64 },
+    Case("-c4 a.img") { $0.cpus = 4 },
+    Case("--cpus 1 a.img") { _ in },
+    Case("--disk a.img") { _ in },
+    Case("--disk a.img,format=raw,if=ide,readonly=off,cache=writeback,snapshot=off") { _ in },
+    Case("--disk a.img,readonly=on,cache=none") {
+      $0.blocks[0].readOnly = true
+      $0.blocks[0].cache = .none
+    },
+    Case("a.img --disk b,,c.img,snapshot=on") {
+      $0.blocks.append(BlockSpec(id: "disk1", path: "b,c.img", snapshot: true))
+    },
+    Case("a,b=c.img") { $0.blocks[0].path = "a,b=c.img" },
+    Case("--snapshot a.img --cdrom i.iso --cdrom j.iso") {
+      $0.blocks[0].snapshot = true
+      $0.blocks.append(BlockSpec(id: "cdrom0", path: "i.iso", readOnly: true))
+      $0.blocks.append(BlockSpec(id: "cdrom1", path: "j.iso", readOnly: true))
+    },
+    Case("--cdrom i.iso") { $0.blocks = [BlockSpec(id: "cdrom0", path: "i.iso", readOnly: true)] },
+    Case("--firmware f.bin") {
+      $0.blocks = []
+      $0.firmware = "f.bin"
+    },
+    Case("--device pc-board") {
+      $0.blocks = []
+      $0.devices = [
+        DeviceSpec(
+          model: "pc-board", id: "pc-board.0",
+          properties: [
+            "iobase": .integer(0x3F8), "irq": .integer(4), "msi": .boolean(false), "vgamem": .integer(16 << 20),
+          ])
+      ]
+    },
+    Case("--boot cdrom a.img") { $0.bootOrder = [.cdrom] },
+    Case("--boot cdrom,disk a.img") { $0.bootOrder = [.cdrom, .disk] },
+    Case("--boot d a.img") { $0.bootOrder = [.cdrom] },
+    Case("--boot dc a.img") { $0.bootOrder = [.cdrom, .disk] },
+    Case("--serial null a.img") { $0.characters[0].endpoint = .null },
+    Case("--serial pty --serial stdio --serial file:a:b --serial unix:s a.img") {
+      $0.characters = [
+        CharacterSpec(id: "serial0", endpoint: .pty), CharacterSpec(id: "serial1", endpoint: .stdio),
+        CharacterSpec(id: "serial2", endpoint: .file("a:b")), CharacterSpec(id: "serial3", endpoint: .unix("s")),
+      ]
+    },
+    Case("--device ide-hd,drive=disk0,bus=ide.1,unit=1,id=boot a.img") {
+      $0.devices = [
+        DeviceSpec(
+          model: "ide-hd", id: "boot",
+          properties: ["drive": .string("disk0"), "bus": .string("ide.1"), "unit": .integer(1)])
+      ]
+    },
+    Case("--device ide-hd,id=ide-hd.0 --device ide-hd --device std-vga,addr=5 a.img") {
+      $0.devices = [
+        DeviceSpec(model: "ide-hd", id: "ide-hd.0"), DeviceSpec(model: "ide-hd", id: "ide-hd.1"),
+        DeviceSpec(model: "std-vga", id: "std-vga.0", properties: ["addr": .string("05.0")]),
+      ]
+    },
+    Case("--no-reboot a.img") { $0.reboot = false },
+    Case("--timeout 90 a.img") { $0.timeout = 90_000_000_000 },
+    Case("--timeout 500ms a.img") { $0.timeout = 500_000_000 },
+    Case("--sandbox strict a.img") { $0.sandbox = .strict },
+    Case("--sandbox off a.img") { $0.sandbox = .off },
+    Case("--screen-text s.txt a.img") { $0.screenText = "s.txt" },
+    Case("-- --a.img") { $0.blocks[0].path = "--a.img" },
+  ])
+  func describeTheMachine(_ good: Case) {
+    var expected = Self.plain
+    good.change(&expected)
+    #expect(request(good.line) == .run(expected, .notice))
+  }
+
+  @Test func setTheLogLevel() {
+    #expect(request("--log-level debug a.img") == .run(Self.plain, .debug))
+  }
+}
+
+@Suite struct BadCommandLines {
+  /// The command line and the one line that it is answered with, under status 64.
+  @Test(arguments: [
+    ("", "no disk image given; try 'vmrun disk.img' or 'vmrun --cdrom install.iso', or 'vmrun --help'"),
+    ("--mode pv a.img", "--mode pv: not yet; this version runs --mode hvm only"),
+    ("--mode pvhvm a.img", "--mode pvhvm: not yet; this version runs --mode hvm only"),
+    ("--accel soft a.img", "--accel soft: not yet; this version needs --accel kvm"),
+    (
+      "--mode hmv a.img",
+      "the value 'hmv' is invalid for '--mode <mode>'. Please provide one of 'hvm', 'pv' or 'pvhvm'; see 'vmrun --help'"
+    ),
+    ("--memry 1G a.img", "unknown option '--memry'. Did you mean '--memory'? See 'vmrun --help'"),
+    ("--frobnicate a.img", "unknown option '--frobnicate'; see 'vmrun --help'"),
+    ("--memory", "missing value for '--memory <size>'; see 'vmrun --help'"),
+    (
+      "--no-reboot=1 a.img",
+      "the option '--no-reboot' does not take any value, but '1' was specified; see 'vmrun --help'"
+    ),
+    (
+      "--log-level loud a.img",
+      "the value 'loud' is invalid for '--log-level <level>'. Please provide one of the following: "
+        + "trace, debug, info, notice, warning, error, critical; see 'vmrun --help'"
+    ),
+    ("-m 5X a.img", "--memory 5X: not a size; write 512M or 2G"),
+    ("-m 99999999999999999999G a.img", "--memory 99999999999999999999G: not a size; write 512M or 2G"),
+    ("-m 0 a.img", "--memory 0: must be from 1M to 1T and a multiple of 1M"),
+    ("-m 1025K a.img", "--memory 1025K: must be from 1M to 1T and a multiple of 1M"),
+    ("-m 2T a.img", "--memory 2T: must be from 1M to 1T and a multiple of 1M"),
+    ("-c 0 a.img", "--cpus 0: must be a number from 1 to 64"),
+    ("-c 65 a.img", "--cpus 65: must be a number from 1 to 64"),
+    ("-c two a.img", "--cpus two: must be a number from 1 to 64"),
+    ("--timeout soon a.img", "--timeout soon: not a time; write 30s, 5m, 1h or 500ms"),
+    ("--timeout 0s a.img", "--timeout 0s: must be more than 0 and less than 292 years"),
+    ("--boot floppy a.img", "--boot floppy: must be disk, cdrom, disk,cdrom or cdrom,disk, or the letters c and d"),
+    ("--boot disk, a.img", "--boot disk,: must be disk, cdrom, disk,cdrom or cdrom,disk, or the letters c and d"),
+    ("--boot cc a.img", "--boot cc: names a medium twice"),
+    ("a.img b.img", "'b.img': only one image is booted; give further disks with --disk"),
+    ("--disk ,readonly=on", "--disk: needs the path of a file"),
+    ("--disk a.img,format=qcow2", "--disk a.img: a disk option 'format' is 'qcow2'; it must be raw"),
+    (
+      "--disk a.img,redonly=on",
+      "--disk a.img: a disk has no option 'redonly', did you mean 'readonly'? "
+        + "It has format, if, readonly, cache, snapshot"
+    ),
+    (
+      "--disk a.img,readonly",
+      "--disk a.img: a disk option 'readonly' has no value; write readonly=VALUE with on or off"
+    ),
+    (
+      "--disk a.img,cache=fast",
+      "--disk a.img: a disk option 'cache' is 'fast'; it must be writeback, writethrough, none or unsafe"
+    ),
+    ("--serial tcp:1 a.img", "--serial tcp:1: must be stdio, file:PATH, unix:PATH, pty or null"),
+    ("--serial file: a.img", "--serial file:: must be stdio, file:PATH, unix:PATH, pty or null"),
+    ("--serial stdio --serial stdio a.img", "--serial stdio: is taken by another serial port"),
+    ("--serial file:l --serial file:l a.img", "--serial file:l: is taken by another serial port"),
+    (
+      "--serial pty --serial pty --serial pty --serial pty --serial pty a.img",
+      "--serial: given 5 times; the board has four serial ports"
+    ),
+    (
+      "--device ide-dh a.img",
+      "--device ide-dh: unknown device 'ide-dh', did you mean 'ide-hd'? '--device help' lists all"
+    ),
+    ("--device frobnicator a.img", "--device frobnicator: unknown device 'frobnicator'; '--device help' lists all"),
+    (
+      "--device ide-dh,help",
+      "--device ide-dh,help: unknown device 'ide-dh', did you mean 'ide-hd'? '--device help' lists all"
+    ),
+    (
+      "--device ide-hd,drive=disk1 a.img",
+      "--device ide-hd,drive=disk1: no 'disk1' for drive; there is disk0, add it with --disk or --cdrom"
+    ),
+    (
+      "--device ide-hd,drive=disk0",
+      "--device ide-hd,drive=disk0: no 'disk0' for drive; there is none, add it with --disk or --cdrom"
+    ),
+    (
+      "--device isa-serial,chardev=serial1 a.img",
+      "--device isa-serial,chardev=serial1: no 'serial1' for chardev; there is serial0, add it with --serial"
+    ),
+    (
+      "--device std-vga,id=x --device ide-hd,id=x a.img",
+      "--device ide-hd,id=x: id 'x' is taken by another device"
+    ),
+    ("--disk a --disk b --disk c --disk d --disk e", "--disk: the board has room for four disks"),
+  ])
+  func areAnsweredInOneLine(line: String, message: String) {
+    #expect(request(line) == .failure(.usage, message))
+  }
+
+  @Test func emptyPathsAreRefused() {
+    #expect(request(["--screen-text", "", "a.img"]) == .failure(.usage, "--screen-text: needs the path of a file"))
+    #expect(request([""]) == .failure(.usage, "disk image: needs the path of a file"))
+    #expect(request(["--cdrom", ""]) == .failure(.usage, "--cdrom: needs the path of a file"))
+  }
+}
+
+@Suite struct PrintingCommandLines {
+  @Test func versionIsOneLine() {
+    #expect(request("--version") == .text("vmrun \(Release.version)"))
+  }
+
+  @Test func helpNamesEveryGroup() throws {
+    guard case .text(let text) = request("--help") else {
+      Issue.record("--help printed nothing")
+      return
+    }
+    for group in ["MACHINE:", "DISKS AND BOOT:", "CONSOLE:", "RUN:"] { #expect(text.contains(group)) }
+    #expect(!text.contains("generate-devices-man"))
+  }
+
+  @Test func sandboxPolicyIsPrintedWithoutAnImage() {
+    #expect(request("--sandbox-policy") == .text("read: disks\n"))
+  }
+
+  @Test func deviceHelpListsModelsByBus() {
+    #expect(
+      request("--device help")
+        == .text(
+          """
+          Devices for --device MODEL[,option=value...]; '--device MODEL,help' shows a device's options.
+
+          system board:
+            pc-board    Board with an option of every kind
+
+          ISA bus:
+            isa-serial  16550A serial port
+
+          PCI bus:
+            std-vga     Standard VGA
+
+          IDE channel:
+            ide-hd      Hard disk
+
+          """))
+  }
+
+  @Test func modelHelpListsOptions() {
+    #expect(
+      request("--device pc-board,help")
+        == .text(
+          """
+          pc-board: Board with an option of every kind (system board)
+
+            iobase=N     First port (a number from 0x0 to 0xfff8, default 0x3f8)
+            irq=N        Interrupt (a number from 3 to 15, default 4)
+            msi=on|off   Message signalled interrupts (default off)
+            vgamem=SIZE  Frame buffer (a size from 1M to 256M, default 16M)
+            label=TEXT   Text (text of at most 8 characters)
+            id=TEXT      \(OptionSpec.id.summary) (text of at most 63 characters)
+
+          """))
+  }
+
+  @Test func dryRunPrintsTheResolvedMachine() {
+    #expect(
+      request("--dry-run --serial file:/tmp/log -c 2 --firmware /f.bin --device std-vga --timeout 1s")
+        == .text(
+          """
+          {
+            "accelerator" : "auto",
+            "blocks" : [
+
+            ],
+            "bootOrder" : [
+              "disk",
+              "cdrom"
+            ],
+            "characters" : [
+              {
+                "endpoint" : "file:/tmp/log",
+                "id" : "serial0"
+              }
+            ],
+            "cpus" : 2,
+            "devices" : [
+              {
+                "id" : "std-vga.0",
+                "model" : "std-vga",
+                "properties" : {
+                  "addr" : "02.0"
+                }
+              }
+            ],
+            "firmware" : "/f.bin",
+            "memory" : 536870912,
+            "mode" : "hvm",
+            "reboot" : true,
+            "sandbox" : "on",
+            "timeout" : 1000000000
+          }
+          """))
+  }
+
+  @Test(arguments: ["bash", "zsh", "fish"])
+  func completionsKnowTheOptions(shell: String) {
+    guard case .text(let script) = request("--generate-completion-script \(shell)") else {
+      Issue.record("no script for \(shell)")
+      return
+    }
+    #expect(script.contains("screen-text"))
+    #expect(script.contains("vmrun --device help"))
+  }
+}

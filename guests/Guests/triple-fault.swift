@@ -1,0 +1,11 @@
+import CPU
+
+@main enum TripleFault: Guest {
+  static let name: StaticString = "triple-fault"
+
+  static func run() {
+    say("an interrupt without an IDT")
+    triple_fault()
+    check(false, "the machine stops")
+  }
+}

@@ -1,0 +1,115 @@
+// The instructions that Swift has no words for, under the names that they have in the manuals.
+#pragma once
+#include <stdint.h>
+
+#define CPU_INLINE static inline __attribute__((always_inline))
+
+CPU_INLINE uint8_t inb(uint16_t port) {
+  uint8_t value;
+  __asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
+  return value;
+}
+
+CPU_INLINE uint16_t inw(uint16_t port) {
+  uint16_t value;
+  __asm__ volatile("inw %1, %0" : "=a"(value) : "Nd"(port));
+  return value;
+}
+
+CPU_INLINE uint32_t inl(uint16_t port) {
+  uint32_t value;
+  __asm__ volatile("inl %1, %0" : "=a"(value) : "Nd"(port));
+  return value;
+}
+
+CPU_INLINE void outb(uint16_t port, uint8_t value) { __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port)); }
+
+CPU_INLINE void outw(uint16_t port, uint16_t value) { __asm__ volatile("outw %0, %1" : : "a"(value), "Nd"(port)); }
+
+CPU_INLINE void outl(uint16_t port, uint32_t value) { __asm__ volatile("outl %0, %1" : : "a"(value), "Nd"(port)); }
+
+/// Reads `count` words from the port into memory at `address`.
+CPU_INLINE void insw(uint16_t port, uint64_t address, uint64_t count) {
+  __asm__ volatile("rep insw" : "+D"(address), "+c"(count) : "d"(port) : "memory");
+}
+
+/// Writes `count` words of memory at `address` to the port.
+CPU_INLINE void outsw(uint16_t port, uint64_t address, uint64_t count) {
+  __asm__ volatile("rep outsw" : "+S"(address), "+c"(count) : "d"(port) : "memory");
+}
+
+CPU_INLINE uint8_t load8(uint64_t address) { return *(volatile uint8_t *)address; }
+CPU_INLINE uint16_t load16(uint64_t address) { return *(volatile uint16_t *)address; }
+CPU_INLINE uint32_t load32(uint64_t address) { return *(volatile uint32_t *)address; }
+CPU_INLINE uint64_t load64(uint64_t address) { return *(volatile uint64_t *)address; }
+CPU_INLINE void store8(uint64_t address, uint8_t value) { *(volatile uint8_t *)address = value; }
+CPU_INLINE void store16(uint64_t address, uint16_t value) { *(volatile uint16_t *)address = value; }
+CPU_INLINE void store32(uint64_t address, uint32_t value) { *(volatile uint32_t *)address = value; }
+CPU_INLINE void store64(uint64_t address, uint64_t value) { *(volatile uint64_t *)address = value; }
+
+/// `lock xadd`: adds one and returns what was there.
+CPU_INLINE uint32_t atomic_increment(uint64_t address) {
+  return __atomic_fetch_add((volatile uint32_t *)address, 1, __ATOMIC_SEQ_CST);
+}
+
+CPU_INLINE uint64_t rdtsc(void) {
+  uint32_t low, high;
+  __asm__ volatile("rdtsc" : "=a"(low), "=d"(high) : : "memory");
+  return (uint64_t)high << 32 | low;
+}
+
+CPU_INLINE uint64_t rdmsr(uint32_t index) {
+  uint32_t low, high;
+  __asm__ volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(index));
+  return (uint64_t)high << 32 | low;
+}
+
+CPU_INLINE void wrmsr(uint32_t index, uint64_t value) {
+  __asm__ volatile("wrmsr" : : "c"(index), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)) : "memory");
+}
+
+struct cpuid_result {
+  uint32_t eax, ebx, ecx, edx;
+};
+
+CPU_INLINE struct cpuid_result cpuid(uint32_t leaf, uint32_t subleaf) {
+  struct cpuid_result r;
+  __asm__ volatile("cpuid" : "=a"(r.eax), "=b"(r.ebx), "=c"(r.ecx), "=d"(r.edx) : "a"(leaf), "c"(subleaf));
+  return r;
+}
+
+CPU_INLINE void cli(void) { __asm__ volatile("cli" : : : "memory"); }
+CPU_INLINE void sti(void) { __asm__ volatile("sti" : : : "memory"); }
+CPU_INLINE void hlt(void) { __asm__ volatile("hlt" : : : "memory"); }
+CPU_INLINE void pause(void) { __asm__ volatile("pause" : : : "memory"); }
+
+/// Waits for an interrupt without losing one that comes in between: STI holds interrupts off for one instruction.
+CPU_INLINE void sti_hlt(void) { __asm__ volatile("sti; hlt" : : : "memory"); }
+
+/// An interrupt for which there is no gate, nor one for the faults that follow from it.
+CPU_INLINE void triple_fault(void) {
+  struct __attribute__((packed)) {
+    uint16_t limit;
+    uint64_t base;
+  } idtr = {0, 0};
+  __asm__ volatile("lidt %0; int $0x80" : : "m"(idtr) : "memory");
+}
+
+/// What the stubs in start.s leave on the stack.
+struct interrupt_frame {
+  uint64_t r15, r14, r13, r12, r11, r10, r9, r8, rbp, rdi, rsi, rdx, rcx, rbx, rax;
+  uint64_t vector, error, rip, cs, rflags, rsp, ss;
+};
+
+/// How often each vector was taken.
+extern volatile uint32_t interrupt_counts[64];
+
+CPU_INLINE uint64_t interrupt_count_address(uint8_t vector) { return (uint64_t)&interrupt_counts[vector & 63]; }
+
+/// The code that a start-up IPI runs, and the number of processors that have run it.
+extern const uint8_t ap_trampoline[], ap_trampoline_end[];
+extern volatile uint32_t ap_tickets;
+
+CPU_INLINE uint64_t trampoline_address(void) { return (uint64_t)ap_trampoline; }
+CPU_INLINE uint64_t trampoline_size(void) { return (uint64_t)ap_trampoline_end - (uint64_t)ap_trampoline; }
+CPU_INLINE uint32_t processors_started(void) { return ap_tickets; }
