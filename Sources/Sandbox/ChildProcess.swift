@@ -16,8 +16,8 @@ public enum ChildStatus: Equatable, Sendable {
     } else if exited {
       self = .exited(status)
     } else if status == SIGSYS {
-      // The filter's own kill: a call by an ABI other than x86-64's, or one inside the handler of another.
-      self = .sandboxViolation(Violation.callName(violation) ?? "a system call of another ABI")
+      // The kernel's own kill, which leaves no record: another ABI than x86-64's, or a thread that blocked SIGSYS.
+      self = .sandboxViolation(Violation.callName(violation) ?? "a system call of another ABI or with SIGSYS blocked")
     } else {
       self = .killed(signal: status)
     }

@@ -199,7 +199,11 @@ extension SandboxError {
 
   fileprivate var reason: String {
     guard case .start(_, let error) = self else { return description }
-    return error.description
+    return switch error.errno {
+    case ENOSPC: "\(error) (see sysctl user.max_user_namespaces)"
+    case EPERM, EACCES: "\(error) (see sysctl kernel.unprivileged_userns_clone, AppArmor or the container's options)"
+    default: error.description
+    }
   }
 }
 

@@ -34,6 +34,10 @@ public struct Policy: Sendable, Equatable {
     public let mask: UInt64?
     public let comparison: Comparison
     public let value: Value
+
+    public init(argument: Int, mask: UInt64?, comparison: Comparison, value: Value) {
+      (self.argument, self.mask, self.comparison, self.value) = (argument, mask, comparison, value)
+    }
   }
 
   public struct Rule: Sendable, Equatable {
@@ -102,6 +106,10 @@ public struct PolicyError: Error, Equatable, Sendable, CustomStringConvertible {
   /// Counted from 1.
   public let line: Int
   public let problem: Problem
+
+  public init(policy: String, line: Int, problem: Problem) {
+    (self.policy, self.line, self.problem) = (policy, line, problem)
+  }
 
   public var description: String {
     let text =

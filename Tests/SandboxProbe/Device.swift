@@ -34,6 +34,10 @@ func runDevice(_ name: String, filtered: Bool) -> Never {
     let done = monotonicNanoseconds()
     send("time: lockdown \((locked - before) / 1000) µs, filter \((done - locked) / 1000) µs")
     if name == "probe-files" { tryFiles() }
+    if name == "stay" {
+      send("ready")
+      while true { _ = call("ppoll") }
+    }
     if name == "hold" {
       send("ready")
       var byte: UInt8 = 0

@@ -1,5 +1,6 @@
 // A program that locks itself down as the device process does, for the tests:
-//   sandbox-probe [--user] [--without user|all] run CALL   one call in a locked-down device process, and how it ended
+//   sandbox-probe [--user] [--container] [--without-user-namespace] [--without-namespaces] [--open] run CALL
+//                                                          one call in a locked-down device process, and how it ended
 //   sandbox-probe [...] inspect                            what /proc shows of an idle one
 //   sandbox-probe sweep POLICY                             which of the calls 0... run under the policy alone
 //   sandbox-probe thread CALL                              one call on a thread under the vcpu policy
@@ -21,6 +22,9 @@ loop: while let first = arguments.first {
     guard probe_become(1001, 1001) == 0 else { give(up: "setuid") }
   case "--without-user-namespace": namespaces = .process
   case "--without-namespaces": namespaces = []
+  case "--container":
+    guard probe_lose_administration() == 0 else { give(up: "capabilities") }
+    namespaces = []
   case "--open": filtered = false
   default: break loop
   }
@@ -29,7 +33,7 @@ loop: while let first = arguments.first {
 switch (arguments.first, arguments.dropFirst().first) {
 case ("run", let call?): launch(call, namespaces: namespaces, filtered: filtered)
 case ("inspect", _): launch("hold", namespaces: namespaces, filtered: filtered)
-case ("orphan", _): launch("hold", namespaces: namespaces, filtered: filtered, orphan: true)
+case ("orphan", _): launch("stay", namespaces: namespaces, filtered: filtered, orphan: true)
 case ("sweep", let name?):
   guard let policy = BuiltInPolicy(rawValue: name) else { give(up: "no policy \(name)") }
   sweep(policy)

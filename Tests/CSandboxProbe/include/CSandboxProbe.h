@@ -9,5 +9,7 @@ long probe_call_i386(long number);
 int probe_fork(void);
 /// Becomes an ordinary user without other groups.
 int probe_become(unsigned user, unsigned group);
+/// Stands for root in a container: without CAP_SYS_ADMIN, now and after exec.
+int probe_lose_administration(void);
 
 #endif
