@@ -12,7 +12,7 @@ public final class FileBlockBackend: BlockBackend {
   private let core: Core
   private let workers: [HostThread]
 
-  /// Takes over what `OpenedImage.open` opened and starts the workers.
+  /// Takes over what `OpenedImage.open` opened, and returns when the workers run: a sandbox may close then.
   public init(
     image: consuming Descriptor, overlay: consuming Descriptor?, spec: BlockSpec, geometry: ImageGeometry,
     workers count: Int = maximumWorkers
@@ -30,6 +30,7 @@ public final class FileBlockBackend: BlockBackend {
       }
     }
     self.workers = workers
+    core.awaitWorkers(workers.count)
   }
 
   public convenience init(_ opened: consuming OpenedImage, spec: BlockSpec) throws(SystemError) {
@@ -61,7 +62,7 @@ public final class FileBlockBackend: BlockBackend {
 
 extension FileBlockBackend {
   /// What the workers share.
-  // Safety: `sleepers` and `idle` point to words that live until deinit, which the workers' references postpone.
+  // Safety: `sleepers`, `idle` and `ready` point to words that live until deinit, which the workers' references postpone.
   private final class Core: Sendable {
     let spec: BlockSpec
     let geometry: ImageGeometry
@@ -78,6 +79,8 @@ extension FileBlockBackend {
     private nonisolated(unsafe) let sleepers: UnsafeMutablePointer<Atomic<UInt32>>
     /// Changes whenever the last request has finished.
     private nonisolated(unsafe) let idle: UnsafeMutablePointer<Atomic<UInt32>>
+    /// Workers that are ready for requests.
+    private nonisolated(unsafe) let ready: UnsafeMutablePointer<Atomic<UInt32>>
 
     init(image: consuming Descriptor, overlay: consuming Descriptor?, spec: BlockSpec, geometry: ImageGeometry) {
       self.spec = spec
@@ -94,6 +97,8 @@ extension FileBlockBackend {
       sleepers.initialize(to: Atomic(0))
       idle = .allocate(capacity: 1)
       idle.initialize(to: Atomic(0))
+      ready = .allocate(capacity: 1)
+      ready.initialize(to: Atomic(0))
     }
 
     deinit {
@@ -101,6 +106,17 @@ extension FileBlockBackend {
       sleepers.deallocate()
       idle.deinitialize(count: 1)
       idle.deallocate()
+      ready.deinitialize(count: 1)
+      ready.deallocate()
+    }
+
+    /// Waits until `count` workers have started.
+    func awaitWorkers(_ count: Int) {
+      while true {
+        let seen = ready.pointee.load(ordering: .acquiring)
+        if Int(seen) >= count { return }
+        Futex.wait(ready, while: seen)
+      }
     }
 
     func add(_ request: BlockRequest) {
@@ -128,6 +144,10 @@ extension FileBlockBackend {
 
     /// The life of a worker: requests until `stop`, the queued ones first.
     func work() {
+      // A thread's first allocation makes the C library read how many processors there are, which a sandbox that
+      // closes later would forbid.
+      withExtendedLifetime(AlignedBuffer(count: 1)) {}
+      signal(ready, .max)
       while true {
         let seen = sleepers.pointee.load(ordering: .acquiring)
         let (entry, stopping) = state.withLock { ($0.queue.take(), $0.stopping) }
