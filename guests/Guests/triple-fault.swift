@@ -4,7 +4,7 @@ import CPU
   static let name: StaticString = "triple-fault"
 
   static func run() {
-    say("an interrupt without an IDT")
+    say("a page fault without an IDT")
     triple_fault()
     check(false, "the machine stops")
   }

@@ -7,7 +7,7 @@ import CPU
 
   static func run() {
     let id = VGA[vbe: 0]
-    check(id >= 0xB0C0 && id <= 0xB0C5, "the VBE registers are there: \(hex: id)")
+    guard check(id >= 0xB0C0 && id <= 0xB0C5, "the VBE registers are there: \(hex: id)") else { return }
     VGA.function.write32(0x10, UInt32(base))
     VGA.function.enable(3)
 

@@ -11,7 +11,8 @@ enum Interrupts {
   static func wait(for vector: UInt8, more: UInt32 = 1, milliseconds: UInt64 = 2000, after: () -> Void = {}) -> Bool {
     sti()
     defer { cli() }
-    pause()
+    // On hosts that interpret ring 0 it takes an exit until a pending interrupt is looked at.
+    _ = PMTimer.count
     let goal = count(vector) &+ more
     after()
     return eventually(milliseconds) { Int32(bitPattern: count(vector) &- goal) >= 0 }

@@ -86,13 +86,13 @@ CPU_INLINE void pause(void) { __asm__ volatile("pause" : : : "memory"); }
 /// Waits for an interrupt without losing one that comes in between: STI holds interrupts off for one instruction.
 CPU_INLINE void sti_hlt(void) { __asm__ volatile("sti; hlt" : : : "memory"); }
 
-/// An interrupt for which there is no gate, nor one for the faults that follow from it.
+/// A page fault for which there is no gate, nor one for the faults that follow from it.
 CPU_INLINE void triple_fault(void) {
   struct __attribute__((packed)) {
     uint16_t limit;
     uint64_t base;
   } idtr = {0, 0};
-  __asm__ volatile("lidt %0; int $0x80" : : "m"(idtr) : "memory");
+  __asm__ volatile("lidt %0; mov (%1), %%al" : : "m"(idtr), "r"(1UL << 40) : "rax", "memory");
 }
 
 /// What the stubs in start.s leave on the stack.
