@@ -72,6 +72,10 @@ int csandbox_start(const struct csandbox_child *child, int *pidfd);
 /// the process with status 126 or, where `notify` is an eventfd and not -1, adds one to it and parks the thread.
 int csandbox_handle_violations(void *record, int notify);
 
+/// When the parent thread dies: puts the terminal back into `mode` (a struct termios) and ends the process, in place of
+/// the SIGKILL that it would get. Returns 0, or -1 with errno set.
+int csandbox_guard_terminal(int terminal, const void *mode, unsigned long size);
+
 /// The value of a constant that policies may name. Returns false where there is none of that name.
 _Bool csandbox_constant(const char *name, uint64_t *value);
 

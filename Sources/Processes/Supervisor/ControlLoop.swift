@@ -32,6 +32,7 @@ struct ControlLoop: ~Copyable {
       if let deadline, now >= deadline { return finish(.timedOut) }
       var entries = [
         devices.channel.raw, devices.child.pidfd.raw, signals.descriptor.raw, running.reports.event.descriptor.raw,
+        running.violations.event.raw,
       ].map { PollEntry($0, .readable) }
       entries.append(pump?.interest ?? PollEntry(-1, .readable))
       waitForDescriptors(&entries, milliseconds: pollMilliseconds(deadline.map { $0 - now }))
@@ -54,7 +55,11 @@ struct ControlLoop: ~Copyable {
         case .deviceProcessGone: return devices.ending()
         }
       }
-      if ready[4], let commands = pump?.pump() {
+      if ready[4] {
+        // The vCPU is parked where it was, so the machine is not paused as it otherwise would be.
+        return .sandboxViolation(running.violations.callName ?? "a system call", by: "a vCPU thread")
+      }
+      if ready[5], let commands = pump?.pump() {
         for command in commands {
           switch command {
           case .quit: return finish(.quit)

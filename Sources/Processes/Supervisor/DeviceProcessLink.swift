@@ -29,7 +29,7 @@ final class DeviceProcessLink: Sendable {
       arguments: ["vmrun", DeviceProcessMain.argument], descriptors: [theirs.raw], isolated: spec.sandbox != .off)
     if spec.sandbox == .strict, let missing = child.missingLayers.first {
       child.kill()
-      throw LaunchError("--sandbox strict: \(missing)")
+      throw Outcome.failed("--sandbox strict: \(missing)")
     }
     for layer in child.missingLayers { log.warning("sandbox: \(layer)") }
     let handoff = Handoff(
@@ -45,15 +45,13 @@ final class DeviceProcessLink: Sendable {
     do {
       try channel.send(.configure, handoff.encoded(), descriptors: descriptors)
     } catch let error as SystemError where error.errno == ErrorNumber.brokenPipe {
-      throw LaunchError(Self.end(child, page))
+      throw ending()
     }
   }
 
   /// Waits until the devices are made and the sandbox is closed.
   func awaitReady() throws {
-    guard let (message, payload) = message(within: Self.patience) else {
-      throw LaunchError(Self.end(child, page))
-    }
+    guard let (message, payload) = message(within: Self.patience) else { throw ending() }
     let text = String(decoding: payload, as: UTF8.self)
     switch message {
     case .ready:
@@ -73,15 +71,20 @@ final class DeviceProcessLink: Sendable {
     return (message, payload)
   }
 
-  /// What became of the process, as an outcome.
+  /// What became of the process, as an outcome. Called once: it takes the process's status.
   func ending() -> Outcome {
-    // The socket closes a moment before the process can be waited for.
+    // The socket closes a moment before the process can be waited for; one that hangs is ended here.
     var entries = [PollEntry(child.pidfd.raw, .readable)]
     waitForDescriptors(&entries, milliseconds: 1000)
-    if case .sandboxViolation(let name)? = try? child.status(violation: page.violation) {
-      return .sandboxViolation(name)
+    if entries[0].ready.isEmpty { child.kill() }
+    guard let status = try? child.status(violation: page.violation, wait: true) else {
+      return .failed("the device process has ended")
     }
-    return .failed(Self.end(child, page))
+    switch status {
+    case .exited(let code): return .failed("the device process ended with status \(code)")
+    case .killed(let signal): return .failed("the device process was killed by signal \(signal)")
+    case .sandboxViolation(let name): return .sandboxViolation(name)
+    }
   }
 
   /// Lets the devices finish; the text screen, or nil where the process did not answer.
@@ -92,18 +95,6 @@ final class DeviceProcessLink: Sendable {
       if message == .finished { return payload }
     }
     return nil
-  }
-
-  private static func end(_ child: borrowing ChildProcess, _ page: MachinePage) -> String {
-    child.kill()
-    guard let status = try? child.status(violation: page.violation, wait: true) else {
-      return "the device process has ended"
-    }
-    switch status {
-    case .exited(let code): return "the device process ended with status \(code)"
-    case .killed(let signal): return "the device process was killed by signal \(signal)"
-    case .sandboxViolation(let name): return "the device process was ended by its sandbox: it called \(name)"
-    }
   }
 }
 

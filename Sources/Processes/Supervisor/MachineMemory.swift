@@ -37,12 +37,7 @@ final class MachineMemory: Sendable {
     do throws(SystemError) {
       return try Descriptor.open(path, .readOnly).contents(limit: Int(FirmwarePlacement.sizes.upperBound))
     } catch {
-      let advice =
-        error.errno == ErrorNumber.noSuchFile
-        ? (path == MachineSpec.defaultFirmware
-          ? ": SeaBIOS is not installed: apt install seabios" : ": no such firmware image; give another --firmware")
-        : ""
-      throw LaunchError(advice.isEmpty ? "\(path): \(error.reason)" : path + advice)
+      throw LaunchError(cannotRead: path, error, package: "seabios")
     }
   }
 

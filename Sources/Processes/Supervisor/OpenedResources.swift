@@ -8,6 +8,12 @@ import MachineModel
 struct LaunchError: Error, CustomStringConvertible {
   let description: String
   init(_ description: String) { self.description = description }
+
+  /// `package` is the one that installs files of the system's own.
+  init(cannotRead path: String, _ error: SystemError, package: String) {
+    let isMissing = error.errno == ErrorNumber.noSuchFile && path.hasPrefix("/usr/share/")
+    description = "\(path): \(error.reason)" + (isMissing ? "; install it with: apt install \(package)" : "")
+  }
 }
 
 /// What the machine uses of the host, opened with the user's rights: descriptors to be handed to the device process.
@@ -30,8 +36,7 @@ struct OpenedResources: ~Copyable {
       do throws(SystemError) {
         add(try Descriptor.open(file.path, .readOnly))
       } catch {
-        let advice = error.errno == ErrorNumber.noSuchFile ? "; install it with: apt install \(file.package)" : ""
-        throw LaunchError("\(file.path): \(error.reason)\(advice)")
+        throw LaunchError(cannotRead: file.path, error, package: file.package)
       }
       files.append(name)
     }

@@ -1,7 +1,8 @@
 import MachineModel
 
 /// How a run ended: the status for the shell, and a line for the user where the status alone does not say it.
-public struct Outcome: Sendable, Equatable {
+/// It is thrown where a run ends before it began.
+public struct Outcome: Error, Sendable, Equatable {
   public let status: ExitStatus
   public let message: String?
 
@@ -20,11 +21,11 @@ public struct Outcome: Sendable, Equatable {
   }
   /// vmrun or the host failed: what, on what, and what to do.
   static func failed(_ reason: String) -> Outcome { Outcome(status: .hostFailure, message: reason) }
-  /// The device process made a system call that its policy forbids.
-  static func sandboxViolation(_ call: String) -> Outcome {
+  /// The device process or a vCPU thread made a system call that its policy forbids.
+  static func sandboxViolation(_ call: String, by culprit: String = "the device process") -> Outcome {
     Outcome(
       status: .sandboxViolation,
-      message: "the device process was ended by its sandbox: it called \(call), which its policy forbids; "
+      message: "\(culprit) was ended by its sandbox: it called \(call), which its policy forbids; "
         + "please report this with the output of vmrun --version")
   }
 }

@@ -9,6 +9,7 @@ import Sandbox
 final class RunningMachine: Sendable {
   let reports: VCPUReports
   let handled = HandledEvents()
+  let violations: ThreadViolations
   private let machine: KVMMachine
   private let memory: MachineMemory
   private let map: GuestMap<KVMMachine>
@@ -26,6 +27,7 @@ final class RunningMachine: Sendable {
     self.memory = memory
     sandbox = spec.sandbox
     reports = try VCPUReports()
+    violations = try ThreadViolations()
     gate = VCPUGate(count: spec.cpus)
     map = GuestMap(
       machine, page: memory.page,
@@ -51,6 +53,7 @@ final class RunningMachine: Sendable {
   func start() throws {
     installInterruptingHandler(KVMVCPU.kickSignal)
     map.update()
+    if sandbox != .off { try Violation.report(to: violations.word, notify: violations.event.raw) }
     let filter = sandbox == .off ? nil : try SystemCallFilter(try BuiltInPolicy.vcpu.policy())
     for thread in threads {
       try thread.start { try filter?.install(on: .thread) }

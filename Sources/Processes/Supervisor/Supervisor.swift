@@ -17,6 +17,8 @@ public enum Supervisor {
       let host = try KVMHost()
       if let notice = engineNotice(spec.accelerator) { log.notice("\(notice)") }
       return try launch(spec, registry, log, host)
+    } catch let outcome as Outcome {
+      return outcome
     } catch {
       return .failed("\(error)")
     }

@@ -29,6 +29,22 @@ final class VCPUReports: Sendable {
   }
 }
 
+/// Where a vCPU thread's forbidden system call is recorded; the thread itself never returns from it.
+final class ThreadViolations: Sendable {
+  let event: SharedEvent
+  // Safety: allocated once and never freed: the signal handler may write it until the process ends.
+  nonisolated(unsafe) let word: UnsafeMutablePointer<Atomic<UInt64>>
+
+  init() throws(SystemError) {
+    event = try SharedEvent()
+    word = .allocate(capacity: 1)
+    word.initialize(to: Atomic(0))
+  }
+
+  /// The name of the call, when there was one.
+  var callName: String? { Violation.callName(word.pointee.load(ordering: .acquiring)) }
+}
+
 /// Counts the events of the device process that the supervisor has acted on.
 final class HandledEvents: Sendable {
   // Safety: allocated once and never freed: vCPU threads may wait on it until the process ends.
