@@ -42,6 +42,19 @@ struct Handoff: Codable, Sendable {
   static func decode(_ bytes: [UInt8]) throws -> Handoff { try JSONDecoder().decode(Handoff.self, from: Data(bytes)) }
 }
 
+/// What the device process answers when it is ready; an eventfd for each doorbell comes along.
+struct Readiness: Codable, Sendable {
+  /// A line for each layer of the sandbox that the host refused.
+  var missingLayers: [String]
+  var doorbellPorts: [UInt16]
+
+  func encoded() throws -> [UInt8] { [UInt8](try JSONEncoder().encode(self)) }
+
+  static func decode(_ bytes: [UInt8]) throws -> Readiness {
+    try JSONDecoder().decode(Readiness.self, from: Data(bytes))
+  }
+}
+
 /// Messages on the channel: a kind and its payload.
 enum ChannelMessage: UInt8, Sendable {
   // Launcher to device process.

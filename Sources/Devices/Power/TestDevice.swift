@@ -10,6 +10,7 @@ import Synchronization
 ///     +0x4  PULSE  write       n pulses the edge-triggered input n (3–15) once; reads 0
 ///     +0x8  LEVEL  read/write  bit n holds the level-triggered input n asserted (3–23); 0 from reset
 ///     +0xC  TIME   read        nanoseconds of guest time, the low 32 bits
+///           BELL   write       a doorbell: pulses the edge-triggered input in bits 0–3 of ECHO
 ///
 /// Input numbers out of range do nothing, and their LEVEL bits read as zero.
 public final class TestDevice: Device, @unchecked Sendable {
@@ -33,6 +34,7 @@ public final class TestDevice: Device, @unchecked Sendable {
     clock = board.clock
     super.init(id: id)
     try board.claim(ports: base, 16, for: self)
+    board.doorbells?.connect(port: UInt16(truncatingIfNeeded: base + 0xC)) { [unowned self] in ring() }
   }
 
   public override func reset() {
@@ -59,10 +61,8 @@ public final class TestDevice: Device, @unchecked Sendable {
   }
 
   public override func write(region: Int, offset: UInt64, width: AccessWidth, value: UInt64) {
-    if offset == 4 {
-      if value <= 15, Self.pulseInputs.contains(Int(value)) { edges[Int(value) - Self.pulseInputs.lowerBound].pulse() }
-      return
-    }
+    if offset == 4 { return pulse(value) }
+    if offset >= 0xC { return ring() }
     state.withLock { state in
       writeBytes(offset, width, value) { offset, byte in
         let shift = UInt32((offset & 3) * 8)
@@ -76,6 +76,13 @@ public final class TestDevice: Device, @unchecked Sendable {
       drive(state)
     }
   }
+
+  private func pulse(_ input: UInt64) {
+    guard input <= 15, Self.pulseInputs.contains(Int(input)) else { return }
+    edges[Int(input) - Self.pulseInputs.lowerBound].pulse()
+  }
+
+  private func ring() { pulse(UInt64(state.withLock { $0.echo } & 0xF)) }
 
   private func drive(_ state: State) {
     for input in Self.levelInputs {

@@ -42,6 +42,7 @@ private final class DeviceMachine: Sendable {
   private let memory: Mapping
   private let deviceMemory: Mapping
   private let timers: TimerThread
+  private let doorbells: [DoorbellEvents.Doorbell]
 
   /// How long the host may take to accept what serial ports still hold at the end.
   private static let outputGrace: UInt64 = 1_000_000_000
@@ -87,13 +88,15 @@ private final class DeviceMachine: Sendable {
         host: ramBase + Int(region.fileOffset))
     }
     self.channel = channel
+    let bells = DoorbellEvents()
     let board = Board(
       memory: GuestMemory(regions), interrupts: InterruptFabric(sink: interrupts), timers: queue,
       events: ChannelEvents(socket: self.channel.raw, page: page), mapper: SharedMemoryMapper(page),
-      resources: resources, deviceMemory: deviceMemory.bytes)
+      resources: resources, doorbells: bells, deviceMemory: deviceMemory.bytes)
     ports = board.ports
     mmio = board.mmio
     devices = try HVM.assemble(handoff.spec, registry: catalog, on: board)
+    doorbells = bells.doorbells
     try timers.run(queue)
     for (index, mailbox) in page.mailboxes.enumerated() {
       let server = MailboxServer(mailbox, spin: handoff.spin)
@@ -102,7 +105,8 @@ private final class DeviceMachine: Sendable {
         endProcessNow(125)
       }
     }
-    try self.channel.send(.ready, Array(missing.joined(separator: "\n").utf8))
+    let ready = Readiness(missingLayers: missing, doorbellPorts: doorbells.map(\.port))
+    try self.channel.send(.ready, ready.encoded(), descriptors: doorbells.map(\.event.raw))
   }
 
   @inline(__always)
@@ -148,10 +152,16 @@ private final class DeviceMachine: Sendable {
 
   /// Answers the launcher and the guest's ends of interrupt until the launcher is gone.
   func serve() {
-    var entries = ([channel.raw] + interrupts.resampleDescriptors).map { PollEntry($0, .readable) }
+    let events = [channel.raw] + interrupts.resampleDescriptors + doorbells.map(\.event.raw)
+    var entries = events.map { PollEntry($0, .readable) }
     while true {
       waitForDescriptors(&entries)
       for input in 0..<Handoff.interruptInputs where !entries[input + 1].ready.isEmpty { interrupts.resample(input) }
+      for (index, doorbell) in doorbells.enumerated()
+      where !entries[1 + Handoff.interruptInputs + index].ready.isEmpty {
+        _ = doorbell.event.event.drain()
+        doorbell.ring()
+      }
       guard !entries[0].ready.isEmpty else { continue }
       guard let (message, _, _) = channel.receive() else {
         resources.drain(nanoseconds: 0)

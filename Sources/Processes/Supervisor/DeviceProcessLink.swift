@@ -49,26 +49,40 @@ final class DeviceProcessLink: Sendable {
     }
   }
 
-  /// Waits until the devices are made and the sandbox is closed.
-  func awaitReady() throws {
-    guard let (message, payload) = message(within: Self.patience) else { throw ending() }
-    let text = String(decoding: payload, as: UTF8.self)
+  /// A doorbell that a device asks for.
+  struct Doorbell: Sendable {
+    let port: UInt16
+    let event: SharedEvent
+  }
+
+  /// Waits until the devices are made and the sandbox is closed; returns the doorbells they want.
+  func awaitReady() throws -> [Doorbell] {
+    guard let (message, payload, descriptors) = receive(within: Self.patience) else { throw ending() }
+    let events = descriptors.map { SharedEvent(owning: $0) }
     switch message {
     case .ready:
-      for layer in text.split(separator: "\n") { log.warning("sandbox: \(layer)") }
-    case .failed: throw LaunchError(text)
+      let ready = try Readiness.decode(payload)
+      for layer in ready.missingLayers { log.warning("sandbox: \(layer)") }
+      return zip(ready.doorbellPorts, events).map { Doorbell(port: $0, event: $1) }
+    case .failed: throw LaunchError(String(decoding: payload, as: UTF8.self))
     default: throw LaunchError("the device process sent message \(message.rawValue) before it was ready")
     }
   }
 
   /// The next message within the time; nil when there is none, or the process has ended.
   func message(within nanoseconds: UInt64) -> (message: ChannelMessage, payload: [UInt8])? {
-    var entries = [PollEntry(channel.raw, .readable)]
-    waitForDescriptors(&entries, milliseconds: pollMilliseconds(nanoseconds))
-    guard !entries[0].ready.isEmpty, let (message, payload, descriptors) = channel.receive() else { return nil }
+    guard let (message, payload, descriptors) = receive(within: nanoseconds) else { return nil }
     // None is expected; a process that sends some anyway does not make this one leak.
     for descriptor in descriptors { _ = Descriptor(owning: descriptor) }
     return (message, payload)
+  }
+
+  private func receive(
+    within nanoseconds: UInt64
+  ) -> (message: ChannelMessage, payload: [UInt8], descriptors: [CInt])? {
+    var entries = [PollEntry(channel.raw, .readable)]
+    waitForDescriptors(&entries, milliseconds: pollMilliseconds(nanoseconds))
+    return entries[0].ready.isEmpty ? nil : channel.receive()
   }
 
   /// What became of the process, as an outcome. Called once: it takes the process's status.

@@ -55,7 +55,9 @@ public enum Supervisor {
 
     let machine = try KVMMachine(host, vcpus: spec.cpus)
     let running = try RunningMachine(machine, spec: spec, memory: memory, interrupts: interrupts, log: log)
-    try devices.awaitReady()
+    for doorbell in try devices.awaitReady() {
+      try machine.connect(doorbell: .port(doorbell.port), event: doorbell.event.event)
+    }
     let temporaryPaths = resources.temporaryPaths
     _ = consume resources
     terminal?.enterRaw()
