@@ -6,9 +6,13 @@
 static int guarded_terminal = -1;
 static struct termios guarded_mode;
 
+void csandbox_restore_terminal(void) {
+  if (guarded_terminal >= 0) tcsetattr(guarded_terminal, TCSANOW, &guarded_mode);
+}
+
 static void on_parent_death(int number) {
   (void)number;
-  tcsetattr(guarded_terminal, TCSANOW, &guarded_mode);
+  csandbox_restore_terminal();
   _exit(125);
 }
 

@@ -42,6 +42,9 @@ public enum Lockdown {
     if hasHungUp(channel) { raise(SIGUSR2) }
   }
 
+  /// Puts the guarded terminal back, for a launcher whose end was noticed by other means first.
+  public static func restoreTerminal() { csandbox_restore_terminal() }
+
   private static let processName: StaticString = "vmrun-devices"
 
   private static func startLayers() -> StartLayers {

@@ -76,6 +76,9 @@ int csandbox_handle_violations(void *record, int notify);
 /// the SIGKILL that it would get. Returns 0, or -1 with errno set.
 int csandbox_guard_terminal(int terminal, const void *mode, unsigned long size);
 
+/// Puts the guarded terminal back now; nothing where none is guarded.
+void csandbox_restore_terminal(void);
+
 /// The value of a constant that policies may name. Returns false where there is none of that name.
 _Bool csandbox_constant(const char *name, uint64_t *value);
 

@@ -164,6 +164,8 @@ private final class DeviceMachine: Sendable {
       }
       guard !entries[0].ready.isEmpty else { continue }
       guard let (message, _, _) = channel.receive() else {
+        // The launcher was killed; where it ended by itself it has said so before.
+        Lockdown.restoreTerminal()
         resources.drain(nanoseconds: 0)
         return
       }

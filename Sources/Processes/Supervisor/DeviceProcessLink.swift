@@ -101,8 +101,12 @@ final class DeviceProcessLink: Sendable {
     }
   }
 
-  /// Lets the devices finish; the text screen, or nil where the process did not answer.
+  /// Lets the devices finish and waits for the process's end; the text screen, or nil where it did not answer.
   func finish() -> [UInt8]? {
+    defer {
+      child.kill()
+      _ = try? child.status(wait: true)
+    }
     guard (try? channel.send(.finish)) != nil else { return nil }
     let end = monotonicNanoseconds() + Self.patience
     while monotonicNanoseconds() < end, let (message, payload) = message(within: end - monotonicNanoseconds()) {
