@@ -114,8 +114,14 @@ struct BochsDISPI: Sendable {
     registers[Index.width] = UInt16(truncatingIfNeeded: width)
     registers[Index.virtualWidth] = UInt16(truncatingIfNeeded: virtual)
     registers[Index.height] = UInt16(truncatingIfNeeded: height)
-    registers[Index.virtualHeight] = UInt16(truncatingIfNeeded: min(lines, Self.maximumHeight))
-    registers[Index.xOffset] = UInt16(truncatingIfNeeded: min(xOffset, virtual - width))
-    registers[Index.yOffset] = UInt16(truncatingIfNeeded: min(yOffset, lines - height))
+    registers[Index.virtualHeight] = UInt16(truncatingIfNeeded: min(lines, 0xFFFF))
+    var x = min(xOffset, Self.maximumWidth)
+    var y = min(yOffset, Self.maximumHeight)
+    // The visible part may wrap from line to line, but it ends where the memory does.
+    let room = memorySize - height * pitch
+    if x * bits / 8 + y * pitch > room { y = 0 }
+    if x * bits / 8 + y * pitch > room { x = 0 }
+    registers[Index.xOffset] = UInt16(truncatingIfNeeded: x)
+    registers[Index.yOffset] = UInt16(truncatingIfNeeded: y)
   }
 }

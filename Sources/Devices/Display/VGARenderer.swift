@@ -24,8 +24,11 @@ struct Picture: Equatable, Sendable {
 }
 
 extension VGA {
-  /// No picture has more pixels; what is below is cut off.
+  /// No picture has more pixels; lines below are cut off.
   static let maximumPixels = 16 << 20
+
+  /// How many of a picture's lines are drawn.
+  static func drawnLines(width: Int, height: Int) -> Int { min(height, maximumPixels / max(1, width)) }
 
   /// What the monitor shows: each dot and scan line, doubled ones twice. `isBlinkOn` is the phase in which
   /// blinking characters and the cursor are seen.
@@ -36,7 +39,7 @@ extension VGA {
 
   private func renderDISPI() -> Picture {
     let width = dispi.width
-    var picture = Picture(width: width, height: min(dispi.height, Self.maximumPixels / max(1, width)))
+    var picture = Picture(width: width, height: Self.drawnLines(width: width, height: dispi.height))
     let colors = registers.colors
     for y in 0..<picture.height {
       let line = (dispi.yOffset + y) * dispi.pitch
