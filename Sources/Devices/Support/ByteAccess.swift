@@ -23,7 +23,7 @@ extension Board {
     do {
       try ports.claim(base, count, for: device, region: region)
     } catch {
-      throw DeviceError("\(device.id): \(error)")
+      throw DeviceError("\(error)")
     }
   }
 
@@ -32,7 +32,7 @@ extension Board {
     do {
       try mmio.claim(base, count, for: device, region: region)
     } catch {
-      throw DeviceError("\(device.id): \(error)")
+      throw DeviceError("\(error)")
     }
   }
 

@@ -14,9 +14,7 @@ public enum Supervisor {
     let log = makeLogger(logLevel)
     ignore(SignalNumber.brokenPipe)
     do {
-      let host = try KVMHost()
-      if let notice = engineNotice(spec.accelerator) { log.notice("\(notice)") }
-      return try launch(spec, registry, log, host)
+      return try launch(spec, registry, log)
     } catch let outcome as Outcome {
       return outcome
     } catch {
@@ -34,15 +32,14 @@ public enum Supervisor {
     return accelerator == .auto ? "accel kvm: /dev/kvm works" : nil
   }
 
-  private static func launch(_ spec: MachineSpec, _ registry: Registry, _ log: Logger, _ host: consuming KVMHost) throws
-    -> Outcome
-  {
+  private static func launch(_ spec: MachineSpec, _ registry: Registry, _ log: Logger) throws -> Outcome {
     guard spec.memory <= hostMemory() else {
       throw LaunchError(
         "--memory \(spec.memory >> 20)M is more than this host's \(hostMemory() >> 20)M of RAM; give less")
     }
     var resources = try OpenedResources(spec, registry: registry)
     for notice in resources.notices { log.notice("\(notice)") }
+    let host = try KVMHost()
     let memory = try MachineMemory(spec, registry: registry)
     let interrupts = try InterruptConnections()
     let terminal = resources.input == nil ? nil : TerminalMode(of: StandardStream.input.rawValue)
@@ -58,6 +55,7 @@ public enum Supervisor {
     for doorbell in try devices.awaitReady() {
       try machine.connect(doorbell: .port(doorbell.port), event: doorbell.event.event)
     }
+    if let notice = engineNotice(spec.accelerator) { log.notice("\(notice)") }
     let temporaryPaths = resources.temporaryPaths
     _ = consume resources
     terminal?.enterRaw()

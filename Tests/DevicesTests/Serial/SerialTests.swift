@@ -302,7 +302,7 @@ private typealias R = Serial16550.Register
 
   @Test func twoPortsAtOneAddressAreRefused() throws {
     let (fake, _) = try make(nil)
-    #expect(throws: DeviceError("com2: port 0x3f8+0x8 is already claimed or does not exist")) {
+    #expect(throws: DeviceError("port 0x3f8+0x8 is already claimed or does not exist")) {
       try ISASerial.model.make("com2", Properties([:]), fake.board)
     }
   }
