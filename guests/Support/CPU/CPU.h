@@ -52,6 +52,14 @@ CPU_INLINE uint32_t atomic_increment(uint64_t address) {
   return __atomic_fetch_add((volatile uint32_t *)address, 1, __ATOMIC_SEQ_CST);
 }
 
+CPU_INLINE uint64_t read_cr3(void) {
+  uint64_t value;
+  __asm__ volatile("mov %%cr3, %0" : "=r"(value));
+  return value;
+}
+
+CPU_INLINE void invlpg(uint64_t address) { __asm__ volatile("invlpg (%0)" : : "r"(address) : "memory"); }
+
 CPU_INLINE uint64_t rdtsc(void) {
   uint32_t low, high;
   __asm__ volatile("rdtsc" : "=a"(low), "=d"(high) : : "memory");
