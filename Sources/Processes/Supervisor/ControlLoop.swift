@@ -103,8 +103,9 @@ struct ControlLoop: ~Copyable {
 
   /// Stops the guest, lets devices put data where it is safe, and writes the text screen where it was asked for.
   private func finish(_ outcome: Outcome) -> Outcome {
-    _ = running.pause()
-    let screen = devices.finish()
+    // A vCPU that waits for a device which does not answer is left where it is.
+    _ = running.pause(patience: 1_000_000_000)
+    let screen = devices.finish(unless: signals.descriptor.raw)
     if let path = spec.screenText, let screen {
       do throws(SystemError) {
         try replaceFile(path, with: screen)

@@ -101,18 +101,24 @@ final class DeviceProcessLink: Sendable {
     }
   }
 
-  /// Lets the devices finish and waits for the process's end; the text screen, or nil where it did not answer.
-  func finish() -> [UInt8]? {
+  /// Lets the devices finish and waits for the process's end; the text screen, or nil where it did not answer. When
+  /// `interruption` becomes readable (another signal) it waits no longer.
+  func finish(unless interruption: CInt) -> [UInt8]? {
     defer {
       child.kill()
       _ = try? child.status(wait: true)
     }
     guard (try? channel.send(.finish)) != nil else { return nil }
     let end = monotonicNanoseconds() + Self.patience
-    while monotonicNanoseconds() < end, let (message, payload) = message(within: end - monotonicNanoseconds()) {
+    while true {
+      let now = monotonicNanoseconds()
+      var entries = [PollEntry(channel.raw, .readable), PollEntry(interruption, .readable)]
+      waitForDescriptors(&entries, milliseconds: pollMilliseconds(end > now ? end - now : 0))
+      guard entries[1].ready.isEmpty, !entries[0].ready.isEmpty, let (message, payload) = message(within: 0) else {
+        return nil
+      }
       if message == .finished { return payload }
     }
-    return nil
   }
 }
 

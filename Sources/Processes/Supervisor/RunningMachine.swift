@@ -17,8 +17,8 @@ final class RunningMachine: Sendable {
   private let threads: [VCPUThread<KVMMachine>]
   private let sandbox: SandboxLevel
 
-  /// How long vCPUs may take to stop: they may be waiting for a device.
-  private static let patience: UInt64 = 10_000_000_000
+  /// How long vCPUs may take to stop for a reset: they may be waiting for a device.
+  static let patience: UInt64 = 10_000_000_000
 
   init(
     _ machine: KVMMachine, spec: MachineSpec, memory: MachineMemory, interrupts: InterruptConnections, log: Logger
@@ -65,10 +65,10 @@ final class RunningMachine: Sendable {
     handled.wakeAll()
   }
 
-  /// Stops all vCPUs; false when one does not stop.
-  func pause() -> Bool {
+  /// Stops all vCPUs; false when one does not stop within `patience` nanoseconds.
+  func pause(patience: UInt64 = patience) -> Bool {
     gate.issue(.pause, kick: kick)
-    return gate.awaitAll(nanoseconds: Self.patience)
+    return gate.awaitAll(nanoseconds: patience)
   }
 
   /// Puts vCPUs and interrupt controllers into their power-on state and starts them; devices have been reset.
