@@ -51,7 +51,10 @@ struct ControlLoop: ~Copyable {
       if ready[3], let report = running.reports.take() {
         switch report {
         case .tripleFault: return finish(.tripleFault)
-        case .failure(let failure): return finish(.failed("the guest cannot go on: \(running.complete(failure))"))
+        case .failure(let failure):
+          // What hosts without VT-x and AMD-V offer as KVM interprets kernel code, and lacks some instructions.
+          let advice = Processor.hasHardwareVirtualisation ? "" : "; a host with VT-x or AMD-V can run it"
+          return finish(.failed("the guest cannot go on: \(running.complete(failure))\(advice)"))
         case .deviceProcessGone: return devices.ending()
         }
       }
