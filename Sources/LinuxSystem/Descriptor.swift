@@ -41,12 +41,16 @@ public struct Descriptor: ~Copyable, Sendable {
     Descriptor(owning: try retrying("open", path) { clinux_open(path, flags | O_CLOEXEC, mode) })
   }
 
-  /// An anonymous file in memory of `size` bytes, read as zero.
-  public static func memory(named name: String, size: UInt64) throws(SystemError) -> Descriptor {
-    let descriptor = Descriptor(owning: try retrying("memfd_create", name) { clinux_memfd_create(name, MFD_CLOEXEC) })
+  /// An anonymous file in memory of `size` bytes, read as zero. With `isSealed` nobody can change its size any more,
+  /// so that a process which has it too cannot take mapped pages away.
+  public static func memory(named name: String, size: UInt64, isSealed: Bool = false) throws(SystemError) -> Descriptor
+  {
+    let descriptor = Descriptor(
+      owning: try retrying("memfd_create", name) { clinux_memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING) })
     let raw = descriptor.raw
     guard let length = off_t(exactly: size) else { throw SystemError("ftruncate", name, errno: EFBIG) }
     try retrying("ftruncate", name) { ftruncate(raw, length) }
+    if isSealed { try retrying("fcntl(F_ADD_SEALS)", name) { clinux_seal_size(raw) } }
     return descriptor
   }
 

@@ -24,6 +24,12 @@ static inline int clinux_memfd_create(const char *name, unsigned flags) {
   return (int)syscall(SYS_memfd_create, name, flags);
 }
 
+/// Fixes the size of a memfd for ever. <linux/fcntl.h> has the numbers, and cannot be included beside <fcntl.h>.
+static inline int clinux_seal_size(int fd) {
+  enum { add_seals = 1033, seal_seal = 1, seal_shrink = 2, seal_grow = 4 };
+  return fcntl(fd, add_seals, seal_seal | seal_shrink | seal_grow);
+}
+
 static inline int clinux_open(const char *path, int flags, unsigned mode) { return open(path, flags, mode); }
 
 static inline int clinux_fcntl_int(int fd, int command, int argument) { return fcntl(fd, command, argument); }

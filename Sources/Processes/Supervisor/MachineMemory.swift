@@ -24,12 +24,13 @@ final class MachineMemory: Sendable {
     placement = try FirmwarePlacement(size: UInt64(image.count))
     firmware = try Mapping(anonymous: image.count)
     firmware.bytes.copyBytes(from: image)
-    ramFile = try Descriptor.memory(named: "vmrun-ram", size: spec.memory)
+    ramFile = try Descriptor.memory(named: "vmrun-ram", size: spec.memory, isSealed: true)
     ram = try Mapping(sharing: ramFile, count: Int(spec.memory))
     let deviceSize = max(4096, try HVM.requiredDeviceMemory(spec, registry: registry))
-    deviceFile = try Descriptor.memory(named: "vmrun-devices", size: deviceSize)
+    deviceFile = try Descriptor.memory(named: "vmrun-devices", size: deviceSize, isSealed: true)
     device = try Mapping(sharing: deviceFile, count: Int(deviceSize))
-    pageFile = try Descriptor.memory(named: "vmrun-page", size: UInt64(MachinePage.size(vcpus: spec.cpus)))
+    pageFile = try Descriptor.memory(
+      named: "vmrun-page", size: UInt64(MachinePage.size(vcpus: spec.cpus)), isSealed: true)
     page = try MachinePage(pageFile, vcpus: spec.cpus, initialize: true)
   }
 
