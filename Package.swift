@@ -57,7 +57,7 @@ let package = Package(
     tests("BusesTests", ["Buses", "TestKit"]),
     tests("BackendsTests", ["Backends", "TestKit"]),
     tests("DevicesTests", ["Devices", "TestKit"]),
-    tests("BoardsTests", ["Boards", "TestKit"]),
+    tests("BoardsTests", ["Boards", "Devices", "TestKit"]),
     tests("OptionsTests", ["Options", "Devices", "TestKit"]),
     .target(name: "CSandboxProbe", path: "Tests/CSandboxProbe"),
     .executableTarget(
@@ -65,6 +65,7 @@ let package = Package(
       swiftSettings: strict),
     tests("SandboxTests", ["Sandbox", "TestKit", "sandbox-probe"]),
     tests("KVMEngineTests", ["KVMEngine", "TestKit"]),
+    tests("ProcessesTests", ["Processes", "TestKit"]),
     tests("MachineTests", ["Processes", "TestKit"]),
   ],
   swiftLanguageModes: [.v6]
