@@ -64,7 +64,7 @@ let package = Package(
       name: "sandbox-probe", dependencies: ["Sandbox", "CSandboxProbe", "CSeccomp"], path: "Tests/SandboxProbe",
       swiftSettings: strict),
     tests("SandboxTests", ["Sandbox", "TestKit", "sandbox-probe"]),
-    tests("KVMEngineTests", ["KVMEngine", "TestKit"]),
+    tests("KVMEngineTests", ["KVMEngine", "CKVM", "TestKit"]),
     tests("ProcessesTests", ["Processes", "TestKit"]),
     tests("MachineTests", ["Processes", "TestKit"]),
   ],

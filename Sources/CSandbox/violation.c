@@ -30,5 +30,10 @@ int csandbox_handle_violations(void *record, int notify) {
   violation_notify = notify;
   struct sigaction action = {.sa_sigaction = on_sigsys, .sa_flags = SA_SIGINFO | SA_ONSTACK};
   sigfillset(&action.sa_mask);
+  // Blocked by whoever started this process, it would kill without a word; threads started from now on inherit it.
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGSYS);
+  if (pthread_sigmask(SIG_UNBLOCK, &set, 0) != 0) return -1;
   return sigaction(SIGSYS, &action, 0);
 }

@@ -35,7 +35,8 @@ public struct SignalDescriptor: ~Copyable, Sendable {
   }
 }
 
-/// Makes a signal interrupt system calls of the thread it is sent to, and nothing else.
+/// Makes a signal interrupt system calls of the thread it is sent to, and nothing else. It is unblocked in this thread
+/// and those it starts afterwards.
 public func installInterruptingHandler(_ signal: CInt) { clinux_handle_by_interrupting(signal) }
 
 /// Makes the process pass over a signal.

@@ -50,10 +50,15 @@ static inline void clinux_futex_wake(const void *word, int count) {
 
 static inline void clinux_set_thread_name(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
 static inline void clinux_do_nothing(int number) { (void)number; }
-/// No SA_RESTART: a blocking call of the thread that gets the signal returns EINTR.
+/// No SA_RESTART: a blocking call of the thread that gets the signal returns EINTR. Whoever started this process may
+/// have left the signal blocked.
 static inline void clinux_handle_by_interrupting(int number) {
   struct sigaction action = {.sa_handler = clinux_do_nothing};
   sigaction(number, &action, 0);
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, number);
+  pthread_sigmask(SIG_UNBLOCK, &set, 0);
 }
 static inline void clinux_ignore(int number) {
   struct sigaction action = {.sa_handler = SIG_IGN};
