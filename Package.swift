@@ -65,7 +65,7 @@ let package = Package(
       swiftSettings: strict),
     tests("SandboxTests", ["Sandbox", "TestKit", "sandbox-probe"]),
     tests("KVMEngineTests", ["KVMEngine", "TestKit"]),
-    tests("MachineTests", ["Processes", "TestKit"]),
+    tests("MachineTests", ["TestKit", "vmrun"]),
   ],
   swiftLanguageModes: [.v6]
 )
