@@ -66,7 +66,7 @@ let package = Package(
     tests("SandboxTests", ["Sandbox", "TestKit", "sandbox-probe"]),
     tests("KVMEngineTests", ["KVMEngine", "CKVM", "TestKit"]),
     tests("ProcessesTests", ["Processes", "TestKit"]),
-    tests("MachineTests", ["Processes", "TestKit"]),
+    tests("MachineTests", ["TestKit", "vmrun"]),
   ],
   swiftLanguageModes: [.v6]
 )

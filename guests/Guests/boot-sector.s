@@ -1,4 +1,5 @@
-# A boot sector in real mode: prints by int 10h and on COM1, then exits with status 0.
+# A boot sector in real mode: prints by int 10h, then on COM1, and exits with status 0. Where the BIOS puts its text on
+# COM1, too, the lines are there twice.
 
         .text
         .code16
@@ -11,13 +12,20 @@ sector: cli
         sti
 
         mov     $text + 0x7C00 - sector, %si
-next:   lodsb
+        push    %si
+screen: lodsb
         test    %al, %al
-        jz      done
-        push    %ax
+        jz      1f
         mov     $0x0E, %ah                      # int 10h, teletype output
         mov     $0x0007, %bx
         int     $0x10
+        jmp     screen
+
+1:      pop     %si
+serial: lodsb
+        test    %al, %al
+        jz      done
+        push    %ax
         mov     $0x3FD, %dx                     # line status: wait for THRE, but not for ever
         mov     $0xFFFF, %cx
 1:      in      %dx, %al
@@ -26,7 +34,7 @@ next:   lodsb
         pop     %ax
         mov     $0x3F8, %dx
         out     %al, %dx
-        jmp     next
+        jmp     serial
 
 done:   xor     %al, %al
         out     %al, $0xF4

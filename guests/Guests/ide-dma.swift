@@ -10,7 +10,6 @@ import CPU
   static func run() {
     ATADrive.startController()
     disk.softwareReset()
-    disk.disableInterrupt(false)
     PIC.unmask(irq: disk.irq)
     check(ATADrive.controller.read32(0x20) == UInt32(ATADrive.busMaster) | 1, "BAR 4 is where it was put")
     outl(disk.busMaster + 4, UInt32(table) | 3)
@@ -62,13 +61,16 @@ import CPU
     store32(table + 8 * index + 4, UInt32(bytes & 0xFFFF) | (last ? 0x8000_0000 : 0))
   }
 
-  /// Whether the command ended with an interrupt, an idle bus master and no error.
+  /// Whether the command ended with an interrupt, an idle bus master and no error. INTRQ is on for it alone: an
+  /// interrupt of a command that was polled may come late.
   static func transfer(_ command: UInt8, lba: UInt32 = 0, count: UInt8, issue: (() -> Void)? = nil) -> Bool {
     let toMemory: UInt8 = command == 0xCA ? 0 : 8
     outb(disk.busMaster, toMemory)
     outb(disk.busMaster + 2, 0x06)
     outl(disk.busMaster + 4, UInt32(table))
     _ = disk.status
+    disk.disableInterrupt(false)
+    defer { disk.disableInterrupt(true) }
     let interrupted = Interrupts.wait(for: PIC.vector(irq: disk.irq)) {
       if let issue { issue() } else { disk.issue(command, lba: lba, count: count) }
       outb(disk.busMaster, toMemory | 1)

@@ -17,6 +17,17 @@ enum Interrupts {
     after()
     return eventually(milliseconds) { Int32(bitPattern: count(vector) &- goal) >= 0 }
   }
+
+  /// Whether the vector's count stays as it is for that long; what was on its way before is taken first and does not
+  /// count.
+  static func none(for vector: UInt8, milliseconds: UInt64) -> Bool {
+    sti()
+    defer { cli() }
+    sleep(milliseconds: 10)
+    let before = count(vector)
+    sleep(milliseconds: milliseconds)
+    return count(vector) == before
+  }
 }
 
 /// Called by start.s with interrupts off.

@@ -1,0 +1,78 @@
+import LinuxSystem
+
+/// Runs the `vmrun` that was built with the tests.
+public enum GuestRunner {
+  /// It lies in the build directory, as the test program does.
+  public static let program: String = {
+    let tests = linkTarget("/proc/self/exe")
+    return tests[..<(tests.lastIndex(of: "/") ?? tests.startIndex)] + "/vmrun"
+  }()
+
+  /// The top of the source tree.
+  public static let root = #filePath.split(separator: "/", omittingEmptySubsequences: false).dropLast(3)
+    .joined(separator: "/")
+
+  /// The path of a file that `make guests` has built.
+  public static func guest(_ name: String) throws -> String {
+    let path = "\(root)/guests/build/\(name)"
+    guard (try? Descriptor.open(path, .readOnly)) != nil else {
+      throw ProgramError("\(path) is missing: run make guests")
+    }
+    return path
+  }
+
+  /// Why guests cannot run on KVM here, nil where they can.
+  public static let kvmProblem: String? = {
+    do throws(SystemError) {
+      _ = try Descriptor.open("/dev/kvm", .readWrite)
+      return nil
+    } catch {
+      return "no usable /dev/kvm: \(error.reason)"
+    }
+  }()
+
+  /// Starts `vmrun` and lets `body` work with it. When `body` is done a vmrun that still runs is killed; that nothing is
+  /// left running is then part of every test.
+  /// - Parameter seconds: the time limit of the whole run.
+  @discardableResult
+  public static func run<Result>(
+    _ arguments: [String], streams: ProgramStreams = ProgramStreams(), seconds: Double = 60, user: String? = nil,
+    body: (RunningProgram) async throws -> Result
+  ) async throws -> Result {
+    let running = try RunningProgram.start(program, arguments, streams: streams, seconds: seconds, user: user)
+    do {
+      let result = try await body(running)
+      running.signal(SignalNumber.kill)
+      try await running.allEnd()
+      return result
+    } catch {
+      running.signal(SignalNumber.kill)
+      _ = try? await running.allEnd()
+      throw error
+    }
+  }
+
+  /// Runs `vmrun` to its end.
+  public static func run(
+    _ arguments: [String], streams: ProgramStreams = ProgramStreams(), seconds: Double = 60, user: String? = nil
+  ) async throws -> RunningProgram {
+    try await run(arguments, streams: streams, seconds: seconds, user: user) { running in
+      try await running.end()
+      return running
+    }
+  }
+}
+
+extension RunningProgram {
+  /// The process with the device models, once it has closed its sandbox.
+  public func deviceProcess(seconds: Double = 10) async throws -> CInt {
+    let deadline = monotonicNanoseconds() + UInt64(seconds * 1e9)
+    while monotonicNanoseconds() < deadline {
+      for child in ProcessTable.children(of: pid) where ProcessTable.status("Name", of: child) == "vmrun-devices" {
+        if ProcessTable.status("Seccomp", of: child) == "2" { return child }
+      }
+      try await Task.sleep(for: .milliseconds(5))
+    }
+    throw ProgramError("no device process\n\(transcript)")
+  }
+}
