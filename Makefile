@@ -7,6 +7,7 @@ MANDIR ?= $(PREFIX)/share/man
 DATADIR ?= $(PREFIX)/share
 
 SWIFT ?= swift
+PRODUCT := vmrun
 BINARY := .build/release/vmrun
 MANUAL := man/vmrun.1 man/vmrun-images.5 man/vmrun-devices.7 man/vmrun-internals.7
 SWIFT_SOURCES := Package.swift Sources Tests $(wildcard guests)
@@ -37,7 +38,7 @@ build:
 	@for library in seccomp cap; do \
 	  printf 'Name: %s\nDescription: static\nVersion: 0\nLibs: -L%s -l%s\n' $$library '$(STATIC)' $$library \
 	    > $(STATIC)/lib$$library.pc; done
-	PKG_CONFIG_PATH=$(STATIC) $(SWIFT) build --product vmrun $(RELEASE_FLAGS)
+	PKG_CONFIG_PATH=$(STATIC) $(SWIFT) build --product $(PRODUCT) $(RELEASE_FLAGS)
 
 test:
 	@.ci/packages build test
@@ -52,10 +53,14 @@ test-long:
 guests:
 	@$(MAKE) --no-print-directory -C guests all
 
+# `make bench BENCH="port start"` chooses: port, version, start, seabios.
 bench:
 	@.ci/packages build bench
 	@$(MAKE) --no-print-directory build
-	@.ci/bench $(BINARY)
+	@$(MAKE) --no-print-directory build PRODUCT=vmrun-bench
+	@$(MAKE) --no-print-directory -C guests build/portbench.rom build/first-byte.rom build/boot-sector.img
+	@echo
+	@.build/release/vmrun-bench $(BINARY) guests/build $(BENCH)
 
 .PHONY: lint-man
 lint-man:

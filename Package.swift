@@ -67,6 +67,10 @@ let package = Package(
     tests("KVMEngineTests", ["KVMEngine", "CKVM", "TestKit"]),
     tests("ProcessesTests", ["Processes", "TestKit"]),
     tests("MachineTests", ["TestKit", "vmrun"]),
+    // What `make bench` runs.
+    .executableTarget(
+      name: "vmrun-bench", dependencies: ["KVMEngine", "Engines", "LinuxSystem"], path: "Tests/Bench",
+      swiftSettings: strict),
   ],
   swiftLanguageModes: [.v6]
 )

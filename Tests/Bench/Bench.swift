@@ -1,0 +1,150 @@
+import Glibc
+import LinuxSystem
+
+/// Measures vmrun beside QEMU in the same run: `vmrun-bench VMRUN GUESTS [port|version|start|seabios]...`, where GUESTS
+/// is the directory of the built guests. Contenders take turns, so that what else the host does hits all alike.
+/// `QEMU=` names another QEMU, `RUNS=` how often the shortest ones are repeated.
+@main struct Bench {
+  let vmrun: String
+  let guests: String
+  let qemu = getenv("QEMU").map { String(cString: $0) } ?? "qemu-system-x86_64"
+  let repetitions = getenv("RUNS").flatMap { Int(String(cString: $0)) } ?? 101
+
+  static func main() {
+    var arguments = CommandLine.arguments.dropFirst()
+    guard let vmrun = arguments.popFirst(), let guests = arguments.popFirst() else {
+      StandardStream.report("usage: vmrun-bench VMRUN GUESTS [port|version|start|seabios]...")
+      exit(64)
+    }
+    let bench = Bench(vmrun: vmrun, guests: guests)
+    let parts: [(name: String, run: () throws -> [Table])] = [
+      ("port", bench.port), ("version", bench.version), ("start", bench.start), ("seabios", bench.seaBIOS),
+    ]
+    do {
+      for part in parts where arguments.isEmpty || arguments.contains(part.name) {
+        for table in try part.run() { try StandardStream.output.write(table.text + "\n") }
+      }
+    } catch {
+      StandardStream.report("vmrun-bench: \(error)")
+      exit(1)
+    }
+  }
+
+  init(vmrun: String, guests: String) { (self.vmrun, self.guests) = (vmrun, guests) }
+
+  private func vmrunMachine(_ arguments: [String]) -> [String] {
+    [vmrun, "--memory", "512M", "--no-reboot"] + arguments
+  }
+
+  /// QEMU with the machine that vmrun has: a PC with a VGA and an IDE controller, its BIOS speaking on COM1.
+  private func qemuMachine(_ arguments: [String]) -> [String] {
+    [
+      qemu, "-M", "pc,accel=kvm,graphics=off", "-m", "512M", "-nic", "none", "-vga", "std", "-display", "none",
+      "-monitor", "none", "-serial", "stdio", "-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
+    ] + arguments
+  }
+
+  /// A port read that the real-time clock answers: in the device process, in QEMU, and in a loop around KVM_RUN.
+  private func port() throws -> [Table] {
+    let rom = "\(guests)/portbench.rom"
+    var contenders = [
+      PortContender("vmrun") { try ChildRun(vmrunMachine(["--firmware", rom])).text },
+      PortContender("QEMU") { try ChildRun(qemuMachine(["-bios", rom])).text },
+      PortContender("a loop around KVM_RUN") { try runBare(rom: rom) },
+    ]
+    for _ in 0..<max(3, repetitions / 12) {
+      for index in contenders.indices { try contenders[index].measure() }
+    }
+    return [
+      Table("Port read, CMOS 0x71", goal: 1.5, contenders.map { ($0.name, $0.medians.median, $0.highs.median) })
+    ]
+  }
+
+  private func version() throws -> [Table] {
+    let runs = try alternate([("vmrun", [vmrun, "--version"]), ("QEMU", [qemu, "--version"])], times: repetitions)
+    return [try table("--version", goal: 0.5, runs) { $0.end }]
+  }
+
+  /// From before exec to the first byte of a guest that writes one to COM1 at once, and to the end of the run.
+  private func start() throws -> [Table] {
+    let rom = "\(guests)/first-byte.rom"
+    let runs = try alternate(
+      [
+        ("vmrun", vmrunMachine(["--firmware", rom])),
+        ("QEMU", qemuMachine(["-bios", rom])),
+        ("QEMU with no more than COM1", qemuMachine(["-nodefaults", "-vga", "none", "-bios", rom])),
+      ], mark: "!", times: repetitions)
+    return [
+      try table("Exec to the guest's first byte on COM1", goal: 0.5, runs) { $0.mark },
+      try table("Exec to the end of the same run", runs) { $0.end },
+    ]
+  }
+
+  private func seaBIOS() throws -> [Table] {
+    let image = "\(guests)/boot-sector.img"
+    let runs = try alternate(
+      [
+        ("vmrun", vmrunMachine(["--snapshot", image])),
+        ("QEMU", qemuMachine(["-drive", "file=\(image),format=raw,snapshot=on"])),
+      ], mark: "Booting from", times: max(3, repetitions / 20))
+    return [try table("Exec to SeaBIOS's \"Booting from\"", goal: 1.3, runs) { $0.mark }]
+  }
+
+  private typealias Runs = (name: String, runs: [ChildRun])
+
+  private func alternate(_ commands: [(name: String, line: [String])], mark: String = "", times: Int) throws -> [Runs] {
+    var results: [Runs] = commands.map { ($0.name, []) }
+    for _ in 0..<times {
+      for (index, command) in commands.enumerated() {
+        results[index].runs.append(try ChildRun(command.line, until: mark))
+      }
+    }
+    return results
+  }
+
+  private func table(
+    _ title: String, goal: Double? = nil, _ contenders: [Runs], _ nanoseconds: (ChildRun) -> UInt64?
+  ) throws -> Table {
+    let rows = try contenders.map { name, runs in
+      let samples = try Samples(
+        runs.map { run in
+          guard let value = nanoseconds(run) else {
+            throw BenchError("\(name) ended with status \(run.status) and wrote: \(run.text)")
+          }
+          return Double(value) / 1e9
+        })
+      return (name, samples.median, samples.percentile(99))
+    }
+    return Table(title, goal: goal, rows)
+  }
+}
+
+/// One who runs portbench, which reports its own median and 99th percentile in cycles.
+private struct PortContender {
+  let name: String
+  private let run: () throws -> String
+  private(set) var medians = Samples()
+  private(set) var highs = Samples()
+
+  init(_ name: String, run: @escaping () throws -> String) { (self.name, self.run) = (name, run) }
+
+  mutating func measure() throws {
+    let text = try run()
+    let lines = text.split(whereSeparator: \.isNewline)
+    func cycles(_ label: String) throws -> Double {
+      guard let line = lines.first(where: { $0.hasPrefix(label + " ") }),
+        let value = Double(line.dropFirst(label.count + 1))
+      else { throw BenchError("\(name): portbench did not report its \(label): \(text)") }
+      return value / Self.frequency
+    }
+    medians.add(try cycles("median"))
+    highs.add(try cycles("p99"))
+  }
+
+  /// TSC cycles a second.
+  private static let frequency: Double = {
+    let (start, cycles) = (monotonicNanoseconds(), timestamp())
+    usleep(100_000)
+    return Double(timestamp() - cycles) / Double(monotonicNanoseconds() - start) * 1e9
+  }()
+}

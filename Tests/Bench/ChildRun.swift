@@ -1,0 +1,59 @@
+import Glibc
+import LinuxSystem
+
+/// A finished run of a command: what it wrote, and when, in nanoseconds from just before it was started.
+struct ChildRun {
+  /// What it wrote to standard output.
+  private(set) var text = ""
+  /// When the text that was waited for had come; nil when it did not.
+  private(set) var mark: UInt64?
+  private(set) var end: UInt64 = 0
+  /// The exit status; 128 and the signal's number where one ended it.
+  private(set) var status: CInt = 0
+
+  /// Runs `command` with an empty standard input, at most until it has written `mark` and a second more.
+  init(_ command: [String], until mark: String = "") throws {
+    let pipe = try Pipe.make()
+    let input = Descriptor(owning: pipe.read)
+    let output = Descriptor(owning: pipe.write)
+    var actions = posix_spawn_file_actions_t()
+    posix_spawn_file_actions_init(&actions)
+    defer { posix_spawn_file_actions_destroy(&actions) }
+    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
+    posix_spawn_file_actions_adddup2(&actions, output.raw, 1)
+    posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0)
+    var arguments = command.map { strdup($0) } + [nil]
+    defer { for argument in arguments { free(argument) } }
+
+    var child: pid_t = 0
+    let start = monotonicNanoseconds()
+    let error = posix_spawnp(&child, command[0], &actions, nil, &arguments, environ)
+    guard error == 0 else { throw SystemError("posix_spawnp", command[0], errno: error) }
+    _ = consume output
+    var bytes: [UInt8] = []
+    var buffer = [UInt8](repeating: 0, count: 4096)
+    while true {
+      var entries = [PollEntry(input.raw, .readable)]
+      waitForDescriptors(&entries, milliseconds: self.mark == nil ? -1 : 1000)
+      let now = monotonicNanoseconds() - start
+      guard !entries[0].ready.isEmpty else {
+        kill(child, SIGTERM)
+        break
+      }
+      let count = try buffer.withUnsafeMutableBytes { try input.read(into: $0) }
+      guard count > 0 else { break }
+      bytes += buffer.prefix(count)
+      text = String(decoding: bytes, as: UTF8.self)
+      if self.mark == nil, !mark.isEmpty, text.contains(mark) { self.mark = now }
+    }
+    var status: CInt = 0
+    guard waitpid(child, &status, 0) == child else { throw SystemError("waitpid") }
+    end = monotonicNanoseconds() - start
+    self.status = status & 0x7F == 0 ? status >> 8 & 0xFF : 128 + status & 0x7F
+  }
+}
+
+struct BenchError: Error, CustomStringConvertible {
+  let description: String
+  init(_ description: String) { self.description = description }
+}
