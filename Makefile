@@ -14,10 +14,11 @@ SWIFT_SOURCES := Package.swift Sources Tests $(wildcard guests)
 
 # The release binary needs nothing but libc where it runs: the Swift runtime, libstdc++, libgcc, libseccomp and libcap
 # are linked statically, the last two from a directory that has only the archives and goes first in the search.
-# ld.lld, because the others warn of a mktemp() that is never called.
+# ld.lld, because the others warn of a mktemp() that is never called. Packed relocations (glibc 2.36) are a megabyte less
+# to read at each start.
 STATIC := $(CURDIR)/.build/static
 RELEASE_FLAGS := -c release --static-swift-stdlib --disable-local-rpath -Xswiftc -use-ld=lld \
-  -Xswiftc -Xclang-linker -Xswiftc -static-libgcc -Xlinker --strip-all
+  -Xswiftc -Xclang-linker -Xswiftc -static-libgcc -Xlinker --strip-all -Xlinker -z -Xlinker pack-relative-relocs
 
 .PHONY: all demo build test test-long guests bench lint format man install uninstall clean
 all: build
