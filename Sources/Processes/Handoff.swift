@@ -32,27 +32,13 @@ struct Handoff: Codable, Sendable {
     var hasOutput: Bool
   }
 
-  /// Descriptors 0–2: guest RAM, the machine page, device memory; then an edge, a trigger and a resample eventfd
-  /// for each interrupt input; then disks, character connections, files and the terminal.
-  static let interruptInputs = 24
-  static let fixedDescriptors = 3 + 3 * interruptInputs
+  /// Descriptors 0–2: guest RAM, the machine page, device memory; then disks, character connections, files and the
+  /// terminal.
+  static let fixedDescriptors = 3
 
   func encoded() throws -> [UInt8] { [UInt8](try JSONEncoder().encode(self)) }
 
   static func decode(_ bytes: [UInt8]) throws -> Handoff { try JSONDecoder().decode(Handoff.self, from: Data(bytes)) }
-}
-
-/// What the device process answers when it is ready; an eventfd for each doorbell comes along.
-struct Readiness: Codable, Sendable {
-  /// A line for each layer of the sandbox that the host refused.
-  var missingLayers: [String]
-  var doorbellPorts: [UInt16]
-
-  func encoded() throws -> [UInt8] { [UInt8](try JSONEncoder().encode(self)) }
-
-  static func decode(_ bytes: [UInt8]) throws -> Readiness {
-    try JSONDecoder().decode(Readiness.self, from: Data(bytes))
-  }
 }
 
 /// Messages on the channel: a kind and its payload.
@@ -71,6 +57,11 @@ enum ChannelMessage: UInt8, Sendable {
   case exitEvent
   case panickedEvent
   case legacyReplacementEvent
+  // For the launcher to connect to the engine: a byte with the interrupt input and an eventfd, ...
+  case connectEdge
+  // ... or a trigger and a resample eventfd; or a doorbell's port, low byte first, and its eventfd.
+  case connectLevel
+  case connectDoorbell
 
   /// Longest message, the kind included.
   static let limit = 160 << 10
@@ -90,7 +81,8 @@ final class Channel: Sendable {
     try socket.send([message.rawValue] + payload, descriptors: descriptors)
   }
 
-  /// The next message and its payload; nil when the other process is gone or breaks the protocol.
+  /// The next message and its payload; nil when the other process is gone or breaks the protocol. The descriptors are
+  /// the caller's.
   func receive() -> (message: ChannelMessage, payload: [UInt8], descriptors: [CInt])? {
     guard let datagram = try? socket.receive(limit: ChannelMessage.limit), let first = datagram.bytes.first,
       let message = ChannelMessage(rawValue: first)

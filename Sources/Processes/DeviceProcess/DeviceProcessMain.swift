@@ -52,7 +52,6 @@ private final class DeviceMachine: Sendable {
     guard descriptors.count >= fixed else {
       throw SystemError("recvmsg", "too few descriptors", errno: ErrorNumber.invalid)
     }
-    let inputs = Handoff.interruptInputs
     let ram = Descriptor(owning: descriptors[0])
     let shared = Descriptor(owning: descriptors[1])
     let device = Descriptor(owning: descriptors[2])
@@ -74,9 +73,7 @@ private final class DeviceMachine: Sendable {
       try SystemCallFilter(try BuiltInPolicy.device.policy()).install(on: .process)
     }
 
-    interrupts = InterruptEvents(
-      edges: descriptors[3..<3 + inputs], triggers: descriptors[3 + inputs..<3 + 2 * inputs],
-      resamples: descriptors[3 + 2 * inputs..<fixed])
+    interrupts = try InterruptEvents(channel: channel)
     resources = try DeviceResources(handoff, descriptors[fixed...])
     let timers = TimerThread()
     let queue = TimerQueue(clock: HostClock()) { timers.wake() }
@@ -105,8 +102,11 @@ private final class DeviceMachine: Sendable {
         endProcessNow(125)
       }
     }
-    let ready = Readiness(missingLayers: missing, doorbellPorts: doorbells.map(\.port))
-    try self.channel.send(.ready, ready.encoded(), descriptors: doorbells.map(\.event.raw))
+    for doorbell in doorbells {
+      let port = [UInt8(truncatingIfNeeded: doorbell.port), UInt8(truncatingIfNeeded: doorbell.port >> 8)]
+      try self.channel.send(.connectDoorbell, port, descriptors: [doorbell.event.raw])
+    }
+    try self.channel.send(.ready, Array(missing.joined(separator: "\n").utf8))
   }
 
   @inline(__always)
@@ -152,13 +152,12 @@ private final class DeviceMachine: Sendable {
 
   /// Answers the launcher and the guest's ends of interrupt until the launcher is gone.
   func serve() {
-    let events = [channel.raw] + interrupts.resampleDescriptors + doorbells.map(\.event.raw)
+    let events = [channel.raw, interrupts.resampled.raw] + doorbells.map(\.event.raw)
     var entries = events.map { PollEntry($0, .readable) }
     while true {
       waitForDescriptors(&entries)
-      for input in 0..<Handoff.interruptInputs where !entries[input + 1].ready.isEmpty { interrupts.resample(input) }
-      for (index, doorbell) in doorbells.enumerated()
-      where !entries[1 + Handoff.interruptInputs + index].ready.isEmpty {
+      if !entries[1].ready.isEmpty { interrupts.resample() }
+      for (index, doorbell) in doorbells.enumerated() where !entries[2 + index].ready.isEmpty {
         _ = doorbell.event.event.drain()
         doorbell.ring()
       }

@@ -2,42 +2,60 @@ import Buses
 import LinuxSystem
 import Synchronization
 
-/// Interrupt inputs as eventfds: the engine listens at the other end of each.
+/// Interrupt inputs as eventfds: the engine listens at the other end of each. One is made and given to the launcher when
+/// a device first uses the input, because each that the engine listens to costs time when the machine starts and ends.
 ///
 /// A level-triggered input is raised by its trigger and stays up until the guest's end of interrupt, which signals the
 /// resample eventfd; a source that is then still asserted triggers again. A source that goes away before stays visible
 /// until that end of interrupt, which a guest sees at most as one spurious interrupt.
 final class InterruptEvents: InterruptSink {
-  private let edges: [SharedEvent]
-  private let triggers: [SharedEvent]
-  private let resamples: [SharedEvent]
-  private let levels: [AtomicBool]
+  /// The guest has ended an interrupt of some level-triggered input: to be waited for and answered by `resample`.
+  let resampled: SharedEvent
+  private let inputs: [Input]
+  private let channel: Channel
 
-  private final class AtomicBool: Sendable {
-    let value = Atomic<Bool>(false)
+  private final class Input: Sendable {
+    let edge = Mutex<SharedEvent?>(nil)
+    let trigger = Mutex<SharedEvent?>(nil)
+    let level = Atomic<Bool>(false)
   }
 
-  /// Takes over the descriptors, as many of each as there are inputs.
-  init(edges: ArraySlice<CInt>, triggers: ArraySlice<CInt>, resamples: ArraySlice<CInt>) {
-    self.edges = edges.map(SharedEvent.init(owning:))
-    self.triggers = triggers.map(SharedEvent.init(owning:))
-    self.resamples = resamples.map(SharedEvent.init(owning:))
-    levels = edges.map { _ in AtomicBool() }
+  init(channel: Channel) throws(SystemError) {
+    self.channel = channel
+    resampled = try SharedEvent()
+    inputs = (0..<InterruptFabric.inputCount).map { _ in Input() }
   }
 
-  func pulse(_ input: Int) { edges[input].event.signal() }
+  func pulse(_ input: Int) {
+    inputs[input].edge.withLock { event in
+      if event == nil { event = connect(.connectEdge, input) }
+      event?.event.signal()
+    }
+  }
 
   func setLevel(_ input: Int, _ asserted: Bool) {
-    levels[input].value.store(asserted, ordering: .sequentiallyConsistent)
-    if asserted { triggers[input].event.signal() }
+    inputs[input].level.store(asserted, ordering: .sequentiallyConsistent)
+    guard asserted else { return }
+    inputs[input].trigger.withLock { event in
+      if event == nil { event = connect(.connectLevel, input, resampled.raw) }
+      event?.event.signal()
+    }
   }
 
-  /// The resample eventfds, to be waited for.
-  var resampleDescriptors: [CInt] { resamples.map(\.raw) }
+  /// The guest has ended an interrupt: inputs that are still asserted trigger again. To those whose interrupt has not
+  /// ended that makes no difference.
+  func resample() {
+    _ = resampled.event.drain()
+    for input in inputs where input.level.load(ordering: .sequentiallyConsistent) {
+      input.trigger.withLock { $0?.event.signal() }
+    }
+  }
 
-  /// The guest has ended an interrupt of the input.
-  func resample(_ input: Int) {
-    _ = resamples[input].event.drain()
-    if levels[input].value.load(ordering: .sequentiallyConsistent) { triggers[input].event.signal() }
+  /// A new eventfd that the launcher connects to the input; what is signalled until then is not lost.
+  private func connect(_ message: ChannelMessage, _ input: Int, _ further: CInt...) -> SharedEvent? {
+    guard let event = try? SharedEvent() else { return nil }
+    // Where the launcher is gone, so is the guest.
+    try? channel.send(message, [UInt8(truncatingIfNeeded: input)], descriptors: [event.raw] + further)
+    return event
   }
 }

@@ -39,8 +39,8 @@ struct ControlLoop: ~Copyable {
       let ready = entries.map { !$0.ready.isEmpty }
       // The channel first: the guest's own end counts before that of the process which reported it.
       if ready[0] {
-        guard let (message, payload) = devices.message(within: 0) else { return devices.ending() }
-        if let outcome = try act(on: message, payload) { return outcome }
+        guard let received = devices.message(within: 0) else { return devices.ending() }
+        if let outcome = try act(on: received) { return outcome }
       } else if ready[1] {
         return devices.ending()
       }
@@ -74,8 +74,9 @@ struct ControlLoop: ~Copyable {
   }
 
   /// Acts on a message; an outcome ends the run.
-  private func act(on message: ChannelMessage, _ payload: [UInt8]) throws -> Outcome? {
-    switch message {
+  private func act(on received: DeviceProcessLink.Received) throws -> Outcome? {
+    let payload = received.payload
+    switch received.message {
     case .powerOffEvent: return finish(.poweredOff)
     case .exitEvent: return finish(.exited(payload.first ?? 0))
     case .panickedEvent: return finish(.panicked)
@@ -87,7 +88,9 @@ struct ControlLoop: ~Copyable {
       running.handled.add()
       return nil
     case .failed: return .failed(String(decoding: payload, as: UTF8.self))
-    default: return .failed("the device process sent message \(message.rawValue), which is not expected now")
+    default:
+      if try running.connect(received) { return nil }
+      return .failed("the device process sent message \(received.message.rawValue), which is not expected now")
     }
   }
 
@@ -96,8 +99,9 @@ struct ControlLoop: ~Copyable {
     guard running.pause() else { return finish(.failed("a vCPU did not stop for the guest's reset")) }
     try devices.channel.send(.reset)
     while true {
-      guard let (message, _) = devices.message(within: 10_000_000_000) else { return devices.ending() }
-      if message == .resetDone { break }
+      guard let received = devices.message(within: 10_000_000_000) else { return devices.ending() }
+      if received.message == .resetDone { break }
+      if try running.connect(received) { continue }
       // Posted by another vCPU before it stopped: the reset overtakes it.
       running.handled.add()
     }

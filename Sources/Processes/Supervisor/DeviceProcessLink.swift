@@ -16,8 +16,8 @@ final class DeviceProcessLink: Sendable {
 
   /// Starts the device process and gives it everything it needs.
   init(
-    _ spec: MachineSpec, _ memory: MachineMemory, _ interrupts: InterruptConnections,
-    _ resources: borrowing OpenedResources, terminal: TerminalMode?, log: Logger
+    _ spec: MachineSpec, _ memory: MachineMemory, _ resources: borrowing OpenedResources, terminal: TerminalMode?,
+    log: Logger
   ) throws {
     self.log = log
     page = memory.page
@@ -36,8 +36,7 @@ final class DeviceProcessLink: Sendable {
       spec: spec, sandbox: spec.sandbox, spin: spinCycles(vcpus: spec.cpus),
       deviceMemory: UInt64(memory.device.count), blocks: resources.blocks, characters: resources.characters,
       files: resources.files, terminal: terminal?.bytes)
-    var descriptors = [memory.ramFile.raw, memory.pageFile.raw, memory.deviceFile.raw] + interrupts.descriptors
-    descriptors += resources.descriptors
+    var descriptors = [memory.ramFile.raw, memory.pageFile.raw, memory.deviceFile.raw] + resources.descriptors
     if terminal != nil { descriptors.append(StandardStream.input.rawValue) }
     guard descriptors.count <= DatagramSocket.maximumDescriptors else {
       throw LaunchError("the machine has too many disks and connections: \(resources.descriptors.count)")
@@ -49,40 +48,38 @@ final class DeviceProcessLink: Sendable {
     }
   }
 
-  /// A doorbell that a device asks for.
-  struct Doorbell: Sendable {
-    let port: UInt16
-    let event: SharedEvent
+  /// What the device process has sent.
+  struct Received: Sendable {
+    let message: ChannelMessage
+    let payload: [UInt8]
+    /// The eventfds that came along, closed unless somebody keeps them.
+    let events: [SharedEvent]
   }
 
-  /// Waits until the devices are made and the sandbox is closed; returns the doorbells they want.
-  func awaitReady() throws -> [Doorbell] {
-    guard let (message, payload, descriptors) = receive(within: Self.patience) else { throw ending() }
-    let events = descriptors.map { SharedEvent(owning: $0) }
-    switch message {
-    case .ready:
-      let ready = try Readiness.decode(payload)
-      for layer in ready.missingLayers { log.warning("sandbox: \(layer)") }
-      return zip(ready.doorbellPorts, events).map { Doorbell(port: $0, event: $1) }
-    case .failed: throw LaunchError(String(decoding: payload, as: UTF8.self))
-    default: throw LaunchError("the device process sent message \(message.rawValue) before it was ready")
+  /// Waits until the devices are made and the sandbox is closed; `connect` gets what they want connected.
+  func awaitReady(connect: (Received) throws -> Bool) throws {
+    while let received = message(within: Self.patience) {
+      let text = String(decoding: received.payload, as: UTF8.self)
+      switch received.message {
+      case .ready:
+        for layer in text.split(separator: "\n") { log.warning("sandbox: \(layer)") }
+        return
+      case .failed: throw LaunchError(text)
+      default:
+        guard try connect(received) else {
+          throw LaunchError("the device process sent message \(received.message.rawValue) before it was ready")
+        }
+      }
     }
+    throw ending()
   }
 
   /// The next message within the time; nil when there is none, or the process has ended.
-  func message(within nanoseconds: UInt64) -> (message: ChannelMessage, payload: [UInt8])? {
-    guard let (message, payload, descriptors) = receive(within: nanoseconds) else { return nil }
-    // None is expected; a process that sends some anyway does not make this one leak.
-    for descriptor in descriptors { _ = Descriptor(owning: descriptor) }
-    return (message, payload)
-  }
-
-  private func receive(
-    within nanoseconds: UInt64
-  ) -> (message: ChannelMessage, payload: [UInt8], descriptors: [CInt])? {
+  func message(within nanoseconds: UInt64) -> Received? {
     var entries = [PollEntry(channel.raw, .readable)]
     waitForDescriptors(&entries, milliseconds: pollMilliseconds(nanoseconds))
-    return entries[0].ready.isEmpty ? nil : channel.receive()
+    guard !entries[0].ready.isEmpty, let (message, payload, descriptors) = channel.receive() else { return nil }
+    return Received(message: message, payload: payload, events: descriptors.map(SharedEvent.init(owning:)))
   }
 
   /// What became of the process, as an outcome. Called once: it takes the process's status.
@@ -114,10 +111,10 @@ final class DeviceProcessLink: Sendable {
       let now = monotonicNanoseconds()
       var entries = [PollEntry(channel.raw, .readable), PollEntry(interruption, .readable)]
       waitForDescriptors(&entries, milliseconds: pollMilliseconds(end > now ? end - now : 0))
-      guard entries[1].ready.isEmpty, !entries[0].ready.isEmpty, let (message, payload) = message(within: 0) else {
+      guard entries[1].ready.isEmpty, !entries[0].ready.isEmpty, let received = message(within: 0) else {
         return nil
       }
-      if message == .finished { return payload }
+      if received.message == .finished { return received.payload }
     }
   }
 }

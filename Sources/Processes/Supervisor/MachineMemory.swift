@@ -76,24 +76,3 @@ final class MachineMemory: Sendable {
     return Array(firmware.bytes[start..<min(start + count, firmware.count)])
   }
 }
-
-/// The eventfds between the device process and the engine's interrupt controllers.
-final class InterruptConnections: Sendable {
-  let edges: [SharedEvent]
-  let triggers: [SharedEvent]
-  let resamples: [SharedEvent]
-
-  init() throws(SystemError) {
-    func make() throws(SystemError) -> [SharedEvent] {
-      var events: [SharedEvent] = []
-      for _ in 0..<Handoff.interruptInputs { events.append(try SharedEvent()) }
-      return events
-    }
-    edges = try make()
-    triggers = try make()
-    resamples = try make()
-  }
-
-  /// In the order that the device process takes them.
-  var descriptors: [CInt] { (edges + triggers + resamples).map(\.raw) }
-}

@@ -1,7 +1,7 @@
+import Buses
 import Engines
 import KVMEngine
 import LinuxSystem
-import Logging
 import MachineModel
 import Sandbox
 
@@ -20,9 +20,7 @@ final class RunningMachine: Sendable {
   /// How long vCPUs may take to stop for a reset: they may be waiting for a device.
   static let patience: UInt64 = 10_000_000_000
 
-  init(
-    _ machine: KVMMachine, spec: MachineSpec, memory: MachineMemory, interrupts: InterruptConnections, log: Logger
-  ) throws {
+  init(_ machine: KVMMachine, spec: MachineSpec, memory: MachineMemory) throws {
     self.machine = machine
     self.memory = memory
     sandbox = spec.sandbox
@@ -33,11 +31,6 @@ final class RunningMachine: Sendable {
       machine, page: memory.page,
       sources: .init(ram: memory.ram.bytes, firmware: memory.firmware.bytes, device: memory.device.bytes))
     for (slot, mapping) in memory.fixedMappings.enumerated() { try map.add(fixed: slot, mapping) }
-    for input in 0..<Handoff.interruptInputs {
-      try machine.connect(input: input, edge: interrupts.edges[input].event)
-      try machine.connect(
-        input: input, trigger: interrupts.triggers[input].event, resample: interrupts.resamples[input].event)
-    }
     let spin = spinCycles(vcpus: spec.cpus)
     var threads: [VCPUThread<KVMMachine>] = []
     for index in 0..<spec.cpus {
@@ -47,6 +40,22 @@ final class RunningMachine: Sendable {
           page: memory.page, map: map, gate: gate, handled: handled, reports: reports))
     }
     self.threads = threads
+  }
+
+  /// Connects an eventfd of the device process's to the engine, which keeps it; false: the message asks for nothing
+  /// that can be connected.
+  func connect(_ received: DeviceProcessLink.Received) throws -> Bool {
+    let (payload, events) = (received.payload, received.events)
+    switch (received.message, payload.count, events.count) {
+    case (.connectEdge, 1, 1) where payload[0] < InterruptFabric.inputCount:
+      try machine.connect(input: Int(payload[0]), edge: events[0].event)
+    case (.connectLevel, 1, 2) where payload[0] < InterruptFabric.inputCount:
+      try machine.connect(input: Int(payload[0]), trigger: events[0].event, resample: events[1].event)
+    case (.connectDoorbell, 2, 1):
+      try machine.connect(doorbell: .port(UInt16(payload[0]) | UInt16(payload[1]) << 8), event: events[0].event)
+    default: return false
+    }
+    return true
   }
 
   /// Starts the guest.

@@ -41,20 +41,17 @@ public enum Supervisor {
     for notice in resources.notices { log.notice("\(notice)") }
     let host = try KVMHost()
     let memory = try MachineMemory(spec, registry: registry)
-    let interrupts = try InterruptConnections()
     let terminal = resources.input == nil ? nil : TerminalMode(of: StandardStream.input.rawValue)
 
     let signals = try SignalDescriptor([
       SignalNumber.hangUp, SignalNumber.interrupt, SignalNumber.terminate, SignalNumber.continued,
     ])
     let pump = resources.takeInput().map { InputPump(pipe: Descriptor(owning: $0), isTerminal: terminal != nil) }
-    let devices = try DeviceProcessLink(spec, memory, interrupts, resources, terminal: terminal, log: log)
+    let devices = try DeviceProcessLink(spec, memory, resources, terminal: terminal, log: log)
 
     let machine = try KVMMachine(host, vcpus: spec.cpus)
-    let running = try RunningMachine(machine, spec: spec, memory: memory, interrupts: interrupts, log: log)
-    for doorbell in try devices.awaitReady() {
-      try machine.connect(doorbell: .port(doorbell.port), event: doorbell.event.event)
-    }
+    let running = try RunningMachine(machine, spec: spec, memory: memory)
+    try devices.awaitReady(connect: running.connect)
     if let notice = engineNotice(spec.accelerator) { log.notice("\(notice)") }
     let temporaryPaths = resources.temporaryPaths
     _ = consume resources
