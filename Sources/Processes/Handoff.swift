@@ -72,6 +72,14 @@ enum ChannelMessage: UInt8, Sendable {
   case panickedEvent
   case legacyReplacementEvent
 
+  /// Whether vCPUs wait until the launcher has acted on it.
+  var isEvent: Bool {
+    switch self {
+    case .powerOffEvent, .resetEvent, .exitEvent, .panickedEvent, .legacyReplacementEvent: true
+    case .configure, .reset, .finish, .ready, .failed, .resetDone, .finished: false
+    }
+  }
+
   /// Longest message, the kind included.
   static let limit = 160 << 10
 }
