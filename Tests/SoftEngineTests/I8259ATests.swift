@@ -272,13 +272,23 @@ extension I8259A {
     #expect(pair.acknowledge() == 0x71)
   }
 
-  @Test func aWithdrawnRequestOfTheSlaveIsIRQ15WithTheCascadeInService() {
+  @Test func aWithdrawnRequestOfTheSlaveIsNone() {
     var pair = pair()
     pair[elcr: true] = 0x08
     pair.setInput(11, true)
+    #expect(pair.isRequesting)
     pair.setInput(11, false)
-    #expect(pair.acknowledge() == 0x77)
-    #expect(pair.slave.inService == 0 && pair.master.inService == 0x04)
+    #expect(!pair.isRequesting)
+    #expect(pair.acknowledge() == 0x0F)
+    #expect(pair.slave.inService == 0 && pair.master.inService == 0)
+  }
+
+  @Test func anAcknowledgeWithoutARequestAtTheSlaveIsIRQ15() {
+    var pair = pair()
+    pair.setInput(11, true)
+    var slave = pair.slave
+    #expect(slave.acknowledge().vector == 0x73)
+    #expect(slave.acknowledge() == .init(line: 7, vector: 0x77, isSpurious: true))
   }
 
   @Test func irq2IsTheCascadeAndTakesNoInput() {

@@ -54,6 +54,9 @@ struct I8254: Sendable {
   /// When OUT of channel 0 rises next.
   var nextDeadline: UInt64? { channels[0].nextRise.flatMap(Self.nanoseconds) }
 
+  /// Nanoseconds between two rises of channel 0's OUT, where they go on by themselves.
+  var period: UInt64? { channels[0].period.flatMap(Self.nanoseconds) }
+
   /// Rising edges of channel 0's OUT until `now` that were not taken before.
   mutating func takeEdges(now: UInt64) -> Int {
     channels[0].advance(to: Self.clocks(now))

@@ -99,6 +99,9 @@ struct I8254Channel: Sendable {
     }
   }
 
+  /// Clocks between two rises of OUT in modes 2 and 3.
+  var period: Int? { mode.isPeriodic ? count : nil }
+
   /// Counts on to `now`, taking over a new count at the end of the running period.
   mutating func advance(to now: Int) {
     let now = max(now, clock)
@@ -120,7 +123,6 @@ struct I8254Channel: Sendable {
       return advance(to: now)
     }
     edges &+= rises(max(now - loadedAt, 0)) - rises(max(clock - loadedAt, 0))
-    if loadedAt <= now, !mode.isPeriodic, !mode.isTriggered { nextCount = nil }
   }
 
   /// The end of the period, or half period of mode 3, that runs at `clock`.
@@ -246,6 +248,7 @@ struct I8254Channel: Sendable {
       // Modes 1 and 5 wait for their trigger, running periods end first.
       guard !channel.mode.isTriggered, !(channel.mode.isPeriodic && isRunning) else { return }
       channel.count = new
+      channel.nextCount = nil
       channel.loadedAt = now + 1
       channel.stoppedAfter = channel.gate ? nil : 0
     }

@@ -87,6 +87,12 @@ struct I8259A: Sendable {
     }
   }
 
+  /// The INT of a slave at IR0–IR7, which withdraws its request where it falls before the acknowledge.
+  mutating func setCascade(_ line: Int, _ level: Bool) {
+    let bit: UInt8 = 1 << UInt8(truncatingIfNeeded: line & 7)
+    if level { requests |= bit } else { requests &= ~bit }
+  }
+
   /// One INTA cycle: the highest request goes into service.
   mutating func acknowledge() -> Acknowledgement {
     guard let line = highestRequest else {
@@ -282,17 +288,15 @@ struct I8259APair: Sendable {
     let outer = master.acknowledge()
     guard outer.line == Self.cascadeLine, !outer.isSpurious else { return outer.vector }
     let inner = slave.acknowledge()
-    rejoinSlave()
+    joinSlave()
     return inner.vector
   }
 
   mutating func read(isSlave: Bool, data: Bool) -> UInt8 {
     guard isSlave else { return master.read(data: data) }
-    let wasRequesting = slave.isRequesting
-    let value = slave.read(data: data)
     // A poll is an INTA cycle.
-    if wasRequesting { rejoinSlave() }
-    return value
+    defer { joinSlave() }
+    return slave.read(data: data)
   }
 
   mutating func write(isSlave: Bool, data: Bool, _ value: UInt8) {
@@ -310,11 +314,5 @@ struct I8259APair: Sendable {
     }
   }
 
-  private mutating func joinSlave() { master.setInput(Self.cascadeLine, slave.isRequesting) }
-
-  /// INT falls in an INTA cycle, so a further request of the slave is a new edge.
-  private mutating func rejoinSlave() {
-    master.setInput(Self.cascadeLine, false)
-    joinSlave()
-  }
+  private mutating func joinSlave() { master.setCascade(Self.cascadeLine, slave.isRequesting) }
 }

@@ -108,8 +108,8 @@ public final class InterruptControllers: Sendable {
     let new = Addressing(apic)
     if new != old {
       processor.addressing.store(new.rawValue, ordering: .sequentiallyConsistent)
-      processor.page.store(apic.mode == .xAPIC ? apic.base & LocalAPIC.Base.address : 0, ordering: .relaxed)
     }
+    processor.page.store(apic.mode == .xAPIC ? apic.base & LocalAPIC.Base.address : 0, ordering: .relaxed)
     let events = apic.events.rawValue
     let before = processor.events.exchange(events, ordering: .sequentiallyConsistent)
     let deadline = apic.nextDeadline ?? .max
@@ -126,6 +126,7 @@ public final class InterruptControllers: Sendable {
     var outbox = Outbox()
     let result = legacy.withLock { chips in
       chips.countTicks(now: now)
+      tick(&chips, &outbox)
       let result = body(&chips, &outbox, now)
       settle(&chips, &outbox)
       return result
@@ -137,15 +138,18 @@ public final class InterruptControllers: Sendable {
   private func settle(_ chips: inout LegacyControllers, _ outbox: inout Outbox) {
     let ended = chips.pics.takeEnded()
     for input in 0..<16 where ended >> UInt16(input) & 1 != 0 { end(input, &chips, &outbox) }
-    if let tick = chips.injectTick() {
-      let isSent = send(tick.request, &chips, &outbox)
-      chips.tickWasTaken(isSent || tick.isLatched)
-    }
+    tick(&chips, &outbox)
     let isHigh = chips.pics.isRequesting
     if isINTRHigh.exchange(isHigh, ordering: .sequentiallyConsistent) != isHigh, isHigh { raiseINTR(&outbox) }
     let deadline = chips.nextDeadline ?? .max
     let last = legacyDeadline.exchange(deadline, ordering: .sequentiallyConsistent)
     if deadline < last { outbox.deadline = min(outbox.deadline, deadline) }
+  }
+
+  private func tick(_ chips: inout LegacyControllers, _ outbox: inout Outbox) {
+    guard let tick = chips.injectTick() else { return }
+    let isSent = send(tick.request, &chips, &outbox)
+    chips.tickWasTaken(isSent || tick.isLatched)
   }
 
   func end(_ input: Int, _ chips: inout LegacyControllers, _ outbox: inout Outbox) {

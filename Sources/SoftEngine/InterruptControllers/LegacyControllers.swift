@@ -90,6 +90,7 @@ struct LegacyControllers: Sendable {
   /// When `countTicks` is to be called next; nil where nothing would see it.
   var nextDeadline: UInt64? {
     guard !isLegacyReplacement, !isTickMasked, let next = pit.nextDeadline else { return nil }
+    guard let period = pit.period, period < Self.minimumTickInterval else { return next }
     return max(next, lastTick &+ min(Self.minimumTickInterval, .max - lastTick))
   }
 

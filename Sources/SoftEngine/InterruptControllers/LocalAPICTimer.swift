@@ -41,7 +41,8 @@ struct LocalAPICTimer: Sendable {
   /// When the next interrupt is due, `last` being when the one before came.
   func nextInterrupt(after last: UInt64) -> UInt64? {
     guard let deadline else { return nil }
-    return mode == .periodic ? max(deadline, last &+ min(Self.minimumPeriod, .max - last)) : deadline
+    guard mode == .periodic, period < Self.minimumPeriod else { return deadline }
+    return max(deadline, last &+ min(Self.minimumPeriod, .max - last))
   }
 
   /// The current count, after `takeExpiry`.
