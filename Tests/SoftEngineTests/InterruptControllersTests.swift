@@ -338,6 +338,19 @@ private final class FakeEngine: Sendable {
     #expect(engine.takeVector() == nil)
   }
 
+  @Test func ticksGoOnWhenTheVectorOfOneInServiceChanges() {
+    let engine = engineWithTicks()
+    engine.out(0x21, 0xFF)
+    engine.enableAPICs(1)
+    engine.route(2, 0x30)
+    engine.advance(to: 11_000_000)
+    #expect(engine.takeVector() == 0x30)
+    engine.route(2, 0x31)
+    engine.apic(0, 0xB0, 0)
+    engine.advance(to: 21_000_000)
+    #expect(engine.takeVector() == 0x31)
+  }
+
   @Test func aTickThatIsMaskedEverywhereWakesNobody() {
     let engine = engineWithTicks()
     engine.out(0x21, 0x01)

@@ -1,5 +1,5 @@
 /// The 8254 programmable interval timer (Intel 231164-005) with the gate and the speaker bits of port 0x61
-/// (82371SB, 290550-002 §2.5.5). Time is guest time in nanoseconds.
+/// (82371SB: NMISC). Time is guest time in nanoseconds.
 struct I8254: Sendable {
   /// Hertz of the CLK inputs: 105/88 MHz.
   static let frequency: UInt64 = 1_193_182

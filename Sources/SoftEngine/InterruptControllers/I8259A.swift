@@ -1,7 +1,8 @@
 /// The 8259A programmable interrupt controller (Intel 231468-003) in 8086 mode, with the edge/level control register
-/// that the PIIX3 puts in place of LTIM (290550-002 §2.5.6).
+/// that the PIIX3 puts in place of LTIM (82371SB: ELCR1, ELCR2).
 ///
-/// An edge stays latched when its line falls before the acknowledge, so that a pulse is an interrupt.
+/// An edge stays latched when its line falls before the acknowledge, so that a device's pulse is an interrupt; the
+/// datasheet would make it a spurious one. A cascaded slave's request follows its INT.
 struct I8259A: Sendable {
   /// Initialisation command words ("ICW format").
   enum ICW1 {

@@ -21,6 +21,7 @@ struct IOAPIC: Sendable {
 
   /// I/O redirection table entry (§3.2.4).
   enum Entry {
+    static let vector: UInt64 = 0xFF
     static let logical: UInt64 = 1 << 11
     static let deliveryStatus: UInt64 = 1 << 12
     static let polarity: UInt64 = 1 << 13

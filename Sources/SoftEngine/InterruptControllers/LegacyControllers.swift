@@ -130,9 +130,11 @@ struct LegacyControllers: Sendable {
   }
 
   mutating func writeIOAPIC(_ offset: UInt64, _ value: UInt32) -> IOAPIC.Request? {
-    let wasMasked = ioapic.isMasked(2)
+    let before = ioapic.entries[2]
     let request = ioapic.write(offset, value)
-    if wasMasked, !ioapic.isMasked(2) { ticks.clear() }
+    // With another vector the end of a tick in service would not be known.
+    let changed = before ^ ioapic.entries[2]
+    if changed & (IOAPIC.Entry.mask | IOAPIC.Entry.vector) != 0 { ticks.clear() }
     return request
   }
 }
@@ -152,7 +154,8 @@ struct TickQueue: Sendable {
 
   /// Takes a tick for injection.
   mutating func take() -> Bool {
-    guard waiting > 0, !isInService else { return false }
+    // An end of interrupt that has not come for so long never will.
+    guard waiting > 0, !isInService || waiting == Self.capacity else { return false }
     waiting -= 1
     isInService = true
     return true
