@@ -41,6 +41,7 @@ let package = Package(
     // What implements them. Engines never see devices; devices never see engines.
     layer("Devices", ["DeviceKit"]),
     layer("KVMEngine", ["Engines", "CKVM", "LinuxSystem"]),
+    layer("SoftEngine", ["Engines", "LinuxSystem"]),
     layer(
       "Sandbox", ["LinuxSystem", "CLinux", "CSandbox", "CSeccomp", "CCap"],
       resources: [.embedInCode("Policies/device.policy"), .embedInCode("Policies/vcpu.policy")]),
@@ -71,6 +72,7 @@ let package = Package(
     .executableTarget(
       name: "vmrun-bench", dependencies: ["KVMEngine", "Engines", "LinuxSystem"], path: "Tests/Bench",
       swiftSettings: strict),
+    tests("SoftEngineTests", ["SoftEngine"]),
   ],
   swiftLanguageModes: [.v6]
 )
