@@ -9,6 +9,7 @@ public enum SignalNumber {
   public static let continued = SIGCONT
   public static let brokenPipe = SIGPIPE
   public static let kill = SIGKILL
+  public static let stop = SIGSTOP
 }
 
 /// A descriptor that becomes readable when one of its signals arrives; the signals are blocked in this thread and
