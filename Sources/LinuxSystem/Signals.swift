@@ -11,6 +11,7 @@ public enum SignalNumber {
   /// A write beyond `ulimit -f`; passed over, the write fails with EFBIG.
   public static let fileSizeExceeded = SIGXFSZ
   public static let kill = SIGKILL
+  public static let stop = SIGSTOP
 }
 
 /// A descriptor that becomes readable when one of its signals arrives; the signals are blocked in this thread and

@@ -34,7 +34,7 @@ public enum Lockdown {
   }
 
   /// From now on the end of the launcher, however it ends, puts the terminal back into `mode` (as
-  /// `TerminalMode.bytes`) and ends this process. To be called after `enter`, before the filter is installed.
+  /// `TerminalMode.bytes`) and ends this process. To be called after `enter` if at all, before the filter is installed.
   public static func guardTerminal(_ terminal: CInt, mode: [UInt8], channel: CInt) throws(SandboxError) {
     guard csandbox_guard_terminal(terminal, mode, UInt(mode.count)) == 0 else {
       throw .system(SystemError("prctl(PR_SET_PDEATHSIG)"))

@@ -31,15 +31,19 @@ public enum GuestRunner {
     }
   }()
 
+  /// Whether `/dev/kvm` is open to users that are not in its group.
+  public static let kvmIsForEverybody = (fileMode("/dev/kvm") ?? 0) & 0o006 == 0o006
+
   /// Starts `vmrun` and lets `body` work with it. When `body` is done a vmrun that still runs is killed; that nothing is
   /// left running is then part of every test.
   /// - Parameter seconds: the time limit of the whole run.
   @discardableResult
   public static func run<Result>(
-    _ arguments: [String], streams: ProgramStreams = ProgramStreams(), seconds: Double = 60, user: String? = nil,
+    _ arguments: [String], streams: ProgramStreams = ProgramStreams(), seconds: Double = 60,
+    rights: ProgramRights = .same,
     body: (RunningProgram) async throws -> Result
   ) async throws -> Result {
-    let running = try RunningProgram.start(program, arguments, streams: streams, seconds: seconds, user: user)
+    let running = try RunningProgram.start(program, arguments, streams: streams, seconds: seconds, rights: rights)
     do {
       let result = try await body(running)
       running.signal(SignalNumber.kill)
@@ -54,9 +58,10 @@ public enum GuestRunner {
 
   /// Runs `vmrun` to its end.
   public static func run(
-    _ arguments: [String], streams: ProgramStreams = ProgramStreams(), seconds: Double = 60, user: String? = nil
+    _ arguments: [String], streams: ProgramStreams = ProgramStreams(), seconds: Double = 60,
+    rights: ProgramRights = .same
   ) async throws -> RunningProgram {
-    try await run(arguments, streams: streams, seconds: seconds, user: user) { running in
+    try await run(arguments, streams: streams, seconds: seconds, rights: rights) { running in
       try await running.end()
       return running
     }

@@ -4,10 +4,10 @@ import LinuxSystem
 /// Processes as /proc shows them (proc(5)).
 public enum ProcessTable {
   /// Every process.
-  public static var all: [CInt] { names(in: "/proc").compactMap { CInt($0) } }
+  public static var all: [CInt] { (names(in: "/proc") ?? []).compactMap { CInt($0) } }
 
   /// The threads of a process, empty when it is gone.
-  public static func threads(of pid: CInt) -> [CInt] { names(in: "/proc/\(pid)/task").compactMap { CInt($0) } }
+  public static func threads(of pid: CInt) -> [CInt] { (names(in: "/proc/\(pid)/task") ?? []).compactMap { CInt($0) } }
 
   /// A field of /proc/PID/status, such as `CapEff`.
   public static func status(_ field: String, of pid: CInt, thread: CInt? = nil) -> String? {
@@ -23,9 +23,9 @@ public enum ProcessTable {
     status("State", of: pid).map { !$0.hasPrefix("Z") && !$0.hasPrefix("X") } ?? false
   }
 
-  /// The names in a directory, empty where it cannot be read.
-  public static func names(in directory: String) -> [String] {
-    guard let stream = opendir(directory) else { return [] }
+  /// The names in a directory, nil where it cannot be read.
+  public static func names(in directory: String) -> [String]? {
+    guard let stream = opendir(directory) else { return nil }
     defer { closedir(stream) }
     var names: [String] = []
     while let entry = readdir(stream) {
@@ -47,3 +47,21 @@ public enum ProcessTable {
 
 /// A variable of the environment, nil where it is not set.
 public func environmentVariable(_ name: String) -> String? { getenv(name).map { String(cString: $0) } }
+
+/// Whether there is a user of this name.
+public func userExists(_ name: String) -> Bool { getpwnam(name) != nil }
+
+/// Whether the tests run as root.
+public let isRoot = geteuid() == 0
+
+/// Gives a file to another user, with this mode.
+public func changeOwner(_ path: String, to user: CUnsignedInt, mode: CUnsignedInt) throws(SystemError) {
+  try retrying("chmod", path) { chmod(path, mode) }
+  try retrying("chown", path) { chown(path, user, user) }
+}
+
+/// A file's permission bits, nil where there is none.
+func fileMode(_ path: String) -> CUnsignedInt? {
+  var status = stat()
+  return stat(path, &status) == 0 ? status.st_mode & 0o7777 : nil
+}

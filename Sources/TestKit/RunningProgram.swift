@@ -32,9 +32,13 @@ public final class RunningProgram: Sendable {
     var endTime: UInt64 = 0
     /// When nobody had the streams open any more.
     var releaseTime: UInt64?
-    /// The test's ends of the streams are closed.
+    /// The test's ends of input and output are closed.
+    var isHungUp = false
+    /// Everything is over: the test's end of standard error is closed, too.
     var isClosed = false
     var isLimited = false
+    /// The terminal's mode when nobody had it open any more.
+    var lastTerminalMode: [UInt8]?
   }
 
   public let pid: CInt
@@ -45,12 +49,10 @@ public final class RunningProgram: Sendable {
   private static let grace: UInt64 = 1_000_000_000
 
   /// Starts `program` with these arguments (its name not among them), in the test program's environment.
-  /// - Parameters:
-  ///   - seconds: the time limit.
-  ///   - user: whose rights it gets, where the tests run as root.
+  /// - Parameter seconds: the time limit.
   public static func start(
     _ program: String, _ arguments: [String], streams: ProgramStreams = ProgramStreams(), seconds: Double,
-    user: String? = nil
+    rights: ProgramRights = .same
   ) throws -> RunningProgram {
     final class Slot: Sendable { let result = Mutex<Result<RunningProgram, SystemError>?>(nil) }
     let slot = Slot()
@@ -59,7 +61,7 @@ public final class RunningProgram: Sendable {
     _ = try HostThread("program") {
       let deadline = monotonicNanoseconds() + UInt64(seconds * 1e9)
       do throws(SystemError) {
-        let spawned = try SpawnedStreams.spawn(program, arguments, streams, user: user)
+        let spawned = try SpawnedStreams.spawn(program, arguments, streams, rights: rights)
         let running = RunningProgram(pid: spawned.pid, streams: spawned.streams)
         slot.result.withLock { $0 = .success(running) }
         _ = signalEvent(started.raw)
@@ -91,10 +93,16 @@ public final class RunningProgram: Sendable {
     String(decoding: state.withLock { bytes($0) }, as: UTF8.self)
   }
 
-  /// The mode of its terminal, as tcgetattr(3) gives it.
+  /// The mode of its terminal, as tcgetattr(3) gives it; after the program's end, the one it was left in.
   public var terminalMode: [UInt8]? {
-    state.withLock { $0.isClosed ? nil : TerminalMode(of: streams.output)?.bytes }
+    state.withLock { $0.isHungUp ? $0.lastTerminalMode : TerminalMode(of: streams.output)?.bytes }
   }
+
+  /// The mode of its terminal before it was started.
+  public var initialTerminalMode: [UInt8]? { streams.terminalMode?.bytes }
+
+  /// Puts the terminal back into the mode it had at the start, as a shell does with a job that is stopped.
+  public func restoreTerminal() { streams.terminalMode?.restore() }
 
   /// Waits until `text` is in what it wrote after the first `offset` bytes.
   public func wait(for text: String, on source: Source = .output, after offset: Int = 0, seconds: Double = 10)
@@ -148,7 +156,7 @@ public final class RunningProgram: Sendable {
   /// Writes to its standard input or terminal.
   public func send(_ text: String) throws {
     try state.withLock { state in
-      guard !state.isClosed, streams.input >= 0 else { throw ProgramError("nobody reads '\(text)'") }
+      guard !state.isHungUp, streams.input >= 0 else { throw ProgramError("nobody reads '\(text)'") }
       var bytes = Array(text.utf8)[...]
       while !bytes.isEmpty {
         let count = try bytes.withUnsafeBytes { try writeDescriptor(streams.input, $0) }
@@ -161,13 +169,20 @@ public final class RunningProgram: Sendable {
     state.withLock { if $0.ending == nil { signalProcess(pid, number) } }
   }
 
-  /// Closes the test's ends of its streams: the input ends, output finds nobody, a terminal hangs up.
-  public func hangUp() { state.withLock { close(&$0) } }
+  /// Closes the test's ends of input and output: the input ends, output finds nobody, a terminal hangs up.
+  public func hangUp() { state.withLock { hangUp(&$0) } }
+
+  private func hangUp(_ state: inout State) {
+    guard !state.isHungUp else { return }
+    state.isHungUp = true
+    state.lastTerminalMode = TerminalMode(of: streams.output)?.bytes
+    streams.closeInputAndOutput()
+  }
 
   private func close(_ state: inout State) {
-    guard !state.isClosed else { return }
+    hangUp(&state)
     state.isClosed = true
-    streams.close()
+    streams.closeError()
   }
 
   // MARK: The thread
@@ -176,14 +191,16 @@ public final class RunningProgram: Sendable {
   private func watch(until deadline: UInt64) {
     var open: [Source] = [.output, .error].filter { descriptor($0) >= 0 }
     while true {
-      let (isClosed, ending, endTime) = state.withLock { ($0.isClosed, $0.ending, $0.endTime) }
-      if isClosed { open = [] }
+      let (isHungUp, ending, endTime) = state.withLock { ($0.isHungUp, $0.ending, $0.endTime) }
+      if isHungUp { open.removeAll { $0 == .output } }
       let now = monotonicNanoseconds()
       if ending != nil {
-        if open.isEmpty { return state.withLock { finish(&$0, released: !isClosed) } }
-        guard now < endTime + Self.grace else {
-          killProcesses(holding: streams.leash)
-          return state.withLock { finish(&$0, released: false) }
+        guard !open.isEmpty, now < endTime + Self.grace else {
+          if !open.isEmpty { killProcesses(holding: streams.leash) }
+          return state.withLock { state in
+            if open.isEmpty { state.releaseTime = monotonicNanoseconds() }
+            close(&state)
+          }
         }
       } else if now >= deadline {
         state.withLock { $0.isLimited = true }
@@ -205,7 +222,7 @@ public final class RunningProgram: Sendable {
   private func read(_ source: Source) -> Bool {
     withUnsafeTemporaryAllocation(byteCount: 65536, alignment: 16) { buffer in
       state.withLock { state in
-        guard !state.isClosed else { return false }
+        guard source == .error || !state.isHungUp else { return false }
         // EIO is how a terminal ends that nobody has open.
         guard let count = try? readDescriptor(descriptor(source), into: buffer), count > 0 else { return false }
         switch source {
@@ -226,11 +243,6 @@ public final class RunningProgram: Sendable {
     }
     if hasEnded { streams.releaseTerminal() }
   }
-
-  private func finish(_ state: inout State, released: Bool) {
-    if released { state.releaseTime = monotonicNanoseconds() }
-    close(&state)
-  }
 }
 
 extension Sequence<UInt8> {
@@ -238,6 +250,8 @@ extension Sequence<UInt8> {
   fileprivate func contains(_ bytes: [UInt8]) -> Bool {
     let all = Array(self)
     guard !bytes.isEmpty, all.count >= bytes.count else { return bytes.isEmpty }
-    return (0...all.count - bytes.count).contains { all[$0] == bytes[0] && all[$0..<$0 + bytes.count].elementsEqual(bytes) }
+    return (0...all.count - bytes.count).contains {
+      all[$0] == bytes[0] && all[$0..<$0 + bytes.count].elementsEqual(bytes)
+    }
   }
 }

@@ -31,6 +31,24 @@ public struct ProgramStreams: Sendable {
   }()
 }
 
+/// Whose rights a program under test has, where the tests have root's.
+public enum ProgramRights: Sendable, Equatable {
+  /// The test program's own.
+  case same
+  case user(String)
+  /// Root that file modes apply to, as in many containers: without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH.
+  case rootUnderFileModes
+
+  /// For setpriv(1).
+  var options: [String] {
+    switch self {
+    case .same: []
+    case .user(let name): ["--reuid", name, "--regid", name, "--clear-groups"]
+    case .rootUnderFileModes: ["--bounding-set=-dac_override,-dac_read_search"]
+    }
+  }
+}
+
 /// The test's ends of a program's streams; -1 where there is none.
 final class SpawnedStreams: Sendable {
   let input: CInt
@@ -38,24 +56,29 @@ final class SpawnedStreams: Sendable {
   let error: CInt
   /// What the pipe of standard error is called in /proc/PID/fd.
   let leash: String
+  /// The terminal's mode at the start.
+  let terminalMode: TerminalMode?
   /// Held open so that the terminal does not hang up before the program has ended.
   private let slave: CInt
 
   private init(input: CInt, output: CInt, error: CInt, slave: CInt) {
     (self.input, self.output, self.error, self.slave) = (input, output, error, slave)
     leash = linkTarget("/proc/self/fd/\(error)")
+    terminalMode = TerminalMode(of: output)
   }
 
-  func close() {
-    for descriptor in Set([input, output, error]) where descriptor >= 0 { Glibc.close(descriptor) }
+  func closeInputAndOutput() {
+    for descriptor in Set([input, output]) where descriptor >= 0 { Glibc.close(descriptor) }
   }
+
+  func closeError() { Glibc.close(error) }
 
   /// To be called once, when the program has ended: others may still have the terminal open.
   func releaseTerminal() { if slave >= 0 { Glibc.close(slave) } }
 
   /// Starts a program that gets SIGKILL when the calling thread ends.
   static func spawn(
-    _ program: String, _ arguments: [String], _ streams: ProgramStreams, user: String?
+    _ program: String, _ arguments: [String], _ streams: ProgramStreams, rights: ProgramRights
   ) throws(SystemError) -> (pid: CInt, streams: SpawnedStreams) {
     var actions = posix_spawn_file_actions_t()
     posix_spawn_file_actions_init(&actions)
@@ -102,15 +125,14 @@ final class SpawnedStreams: Sendable {
     }
     setBlocking(errors.write)
 
-    var command = ["setpriv", "--pdeathsig", "KILL"]
-    if let user { command += ["--reuid", user, "--regid", user, "--clear-groups"] }
-    command += ["--", program] + arguments
+    let command = ["setpriv", "--pdeathsig", "KILL"] + rights.options + ["--", program] + arguments
     var pid: pid_t = 0
     let strings = command.map { strdup($0) } + [nil]
     defer { for string in strings { free(string) } }
     let status = posix_spawn(&pid, "/usr/bin/setpriv", &actions, &attributes, strings, environ)
     guard status == 0 else {
-      ours.close()
+      ours.closeInputAndOutput()
+      ours.closeError()
       ours.releaseTerminal()
       throw SystemError("posix_spawn", "setpriv (util-linux)", errno: status)
     }

@@ -12,6 +12,11 @@ public struct TemporaryFile: ~Copyable {
     try TemporaryFile.fill(path, bytes)
   }
 
+  /// A copy of another file.
+  public init(contentsOf path: String) throws {
+    try self.init(try Descriptor.open(path, .readOnly).contents(limit: 1 << 30))
+  }
+
   deinit { try? removeFile(path) }
 
   /// Replaces the content.

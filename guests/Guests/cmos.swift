@@ -29,7 +29,8 @@ import CPU
     check(eventually(3000) { CMOS.time(0) != start }, "the seconds go on")
     let microseconds = watch.microseconds()
     check(microseconds > 700_000 && microseconds < 1_500_000, "a second is one: \(microseconds) us")
-    check(eventually(2500) { CMOS.read(0x0A) & 0x80 != 0 }, "UIP is set before an update")
+    // It is for 2.2 ms of each second, which a busy host may pass over.
+    check(eventually(8000) { CMOS.read(0x0A) & 0x80 != 0 }, "UIP is set before an update")
     // 8.5: at least 244 us remain once UIP is seen clear; it is set for 2.2 ms at most.
     check(eventually(1000) { CMOS.read(0x0A) & 0x80 == 0 }, "and clear after it")
   }

@@ -69,9 +69,11 @@ private final class DeviceMachine: Sendable {
       if handoff.sandbox == .strict, let first = missing.first {
         throw DeviceError("--sandbox strict: \(first)")
       }
-      if let mode = handoff.terminal, let terminal = descriptors.last {
-        try Lockdown.guardTerminal(terminal, mode: mode, channel: channel.raw)
-      }
+    }
+    if let mode = handoff.terminal, let terminal = descriptors.last {
+      try Lockdown.guardTerminal(terminal, mode: mode, channel: channel.raw)
+    }
+    if handoff.sandbox != .off {
       try SystemCallFilter(try BuiltInPolicy.device.policy()).install(on: .process)
     }
 

@@ -21,7 +21,11 @@ final class MachineMemory: Sendable {
   init(_ spec: MachineSpec, registry: Registry) throws {
     layout = try PCMemoryLayout(memory: spec.memory)
     let image = try Self.firmware(spec.firmware)
-    placement = try FirmwarePlacement(size: UInt64(image.count))
+    do throws(MemoryLayoutError) {
+      placement = try FirmwarePlacement(size: UInt64(image.count))
+    } catch {
+      throw LaunchError("\(spec.firmware): \(error)")
+    }
     firmware = try Mapping(anonymous: image.count)
     firmware.bytes.copyBytes(from: image)
     ramFile = try Descriptor.memory(named: "vmrun-ram", size: spec.memory, isSealed: true)

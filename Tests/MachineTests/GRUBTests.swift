@@ -1,0 +1,43 @@
+import TestKit
+import Testing
+
+extension Machines {
+  /// A disk with GRUB 2 as Debian has it, by way of SeaBIOS.
+  @Suite(.enabled(if: Engine.kvm.isUsable, Engine.kvm.comment)) struct GRUB {
+    @Test func showsItsMenuAndPowersOff() async throws { try await Self.boot() }
+
+    /// Boots as far as the menu and chooses its last entry, which powers off by ACPI.
+    static func boot() async throws {
+      let image = try TemporaryFile(contentsOf: GuestRunner.guest("demo.img"))
+      let before = try image.contents()
+      let screen = try TemporaryFile()
+      let arguments = Engine.kvm.arguments + ["--snapshot", "--screen-text", screen.path, image.path]
+      try await GuestRunner.run(arguments, streams: ProgramStreams(input: .pipe), seconds: 150) { run in
+        try await run.wait(for: "SeaBIOS", seconds: 30)
+        try await run.wait(for: "GNU GRUB", seconds: 90)
+        // Its last line: the menu reads keys from here on. Three times down is the last entry.
+        try await run.wait(for: "command-line", seconds: 30)
+        try run.send("\u{0E}\u{0E}\u{0E}\r")
+        #expect(try await run.end(seconds: 60) == .exited(0), "\(run.transcript)")
+      }
+      #expect(String(decoding: try screen.contents(), as: UTF8.self).contains("Power off"))
+      #expect(try image.contents() == before, "--snapshot leaves the image alone")
+    }
+
+    @Test func textScreenIsTheMenu() async throws {
+      let screen = try TemporaryFile()
+      let arguments = try Machines.arguments("demo.img", "--screen-text", screen.path)
+      try await GuestRunner.run(arguments, streams: ProgramStreams(input: .pipe), seconds: 150) { run in
+        try await run.wait(for: "command-line", seconds: 120)
+        // A key other than Enter stops the countdown.
+        try run.send("\u{0E}")
+        try await run.wait(for: "*What the firmware says", seconds: 30)
+        run.signal(15)
+        #expect(try await run.end() == .exited(143), "\(run.transcript)")
+      }
+      let text = String(decoding: try screen.contents(), as: UTF8.self)
+      #expect(text.contains("GNU GRUB  version 2"), "\(text)")
+      #expect(text.contains("*What the firmware says: date, memory map, PCI"), "\(text)")
+    }
+  }
+}
