@@ -50,6 +50,7 @@ struct GuestRow: Sendable, CustomTestStringConvertible {
     GuestRow("keyboard.rom", 0, "PASS keyboard"),
     GuestRow("fwcfg.rom", 0, "PASS fwcfg"),
     GuestRow("portbench.rom", 0, "PASS portbench"),
+    GuestRow("first-byte.rom", 0, "!"),
     GuestRow("serial-echo.rom", 0, "ready", "HELLO, WORLDQ", "PASS serial-echo", input: "hello, worldq"),
     GuestRow("reset.rom", 0, "reset by port 0x92", "round 3", "PASS reset"),
 

@@ -15,7 +15,8 @@ final class RunningMachine: Sendable {
   private let map: GuestMap<KVMMachine>
   private let gate: VCPUGate
   private let threads: [VCPUThread<KVMMachine>]
-  private let sandbox: SandboxLevel
+  /// What vCPU threads may ask of the kernel; nil without a sandbox.
+  private let filter: SystemCallFilter?
 
   /// How long vCPUs may take to stop for a reset: they may be waiting for a device.
   static let patience: UInt64 = 10_000_000_000
@@ -23,7 +24,6 @@ final class RunningMachine: Sendable {
   init(_ machine: KVMMachine, spec: MachineSpec, memory: MachineMemory) throws {
     self.machine = machine
     self.memory = memory
-    sandbox = spec.sandbox
     reports = try VCPUReports()
     violations = try ThreadViolations()
     gate = VCPUGate(count: spec.cpus)
@@ -40,6 +40,8 @@ final class RunningMachine: Sendable {
           page: memory.page, map: map, gate: gate, handled: handled, reports: reports))
     }
     self.threads = threads
+    // Made here and not at the start, which waits for the device process.
+    filter = spec.sandbox == .off ? nil : try SystemCallFilter(try BuiltInPolicy.vcpu.policy())
   }
 
   /// Connects an eventfd of the device process's to the engine, which keeps it; false: the message asks for nothing
@@ -62,10 +64,9 @@ final class RunningMachine: Sendable {
   func start() throws {
     installInterruptingHandler(KVMVCPU.kickSignal)
     map.update()
-    if sandbox != .off { try Violation.report(to: violations.word, notify: violations.event.raw) }
-    let filter = sandbox == .off ? nil : try SystemCallFilter(try BuiltInPolicy.vcpu.policy())
+    if filter != nil { try Violation.report(to: violations.word, notify: violations.event.raw) }
     for thread in threads {
-      try thread.start { try filter?.install(on: .thread) }
+      try thread.start { [filter] in try filter?.install(on: .thread) }
     }
   }
 
