@@ -8,6 +8,8 @@ public enum SignalNumber {
   public static let terminate = SIGTERM
   public static let continued = SIGCONT
   public static let brokenPipe = SIGPIPE
+  /// A write beyond `ulimit -f`; passed over, the write fails with EFBIG.
+  public static let fileSizeExceeded = SIGXFSZ
   public static let kill = SIGKILL
 }
 

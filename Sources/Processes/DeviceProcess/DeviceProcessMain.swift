@@ -17,6 +17,7 @@ public enum DeviceProcessMain {
   /// Runs until the launcher says that the machine has ended, or is gone.
   public static func run() -> Never {
     ignore(SignalNumber.brokenPipe)
+    ignore(SignalNumber.fileSizeExceeded)
     let channel = Channel(owning: Descriptor(owning: channelDescriptor))
     guard let (message, payload, descriptors) = channel.receive(), message == .configure else { endProcessNow(125) }
     do {
@@ -36,6 +37,7 @@ private final class DeviceMachine: Sendable {
   private let page: MachinePage
   private let interrupts: InterruptEvents
   private let resources: DeviceResources
+  private let events: ChannelEvents
   private let devices: [Device]
   private let ports: AddressSpace
   private let mmio: AddressSpace
@@ -85,10 +87,11 @@ private final class DeviceMachine: Sendable {
         host: ramBase + Int(region.fileOffset))
     }
     self.channel = channel
+    events = ChannelEvents(socket: channel.raw, page: page)
     let bells = DoorbellEvents()
     let board = Board(
       memory: GuestMemory(regions), interrupts: InterruptFabric(sink: interrupts), timers: queue,
-      events: ChannelEvents(socket: self.channel.raw, page: page), mapper: SharedMemoryMapper(page),
+      events: events, mapper: SharedMemoryMapper(page),
       resources: resources, doorbells: bells, deviceMemory: deviceMemory.bytes)
     ports = board.ports
     mmio = board.mmio
@@ -152,8 +155,8 @@ private final class DeviceMachine: Sendable {
 
   /// Answers the launcher and the guest's ends of interrupt until the launcher is gone.
   func serve() {
-    let events = [channel.raw, interrupts.resampled.raw] + doorbells.map(\.event.raw)
-    var entries = events.map { PollEntry($0, .readable) }
+    let descriptors = [channel.raw, interrupts.resampled.raw] + doorbells.map(\.event.raw)
+    var entries = descriptors.map { PollEntry($0, .readable) }
     while true {
       waitForDescriptors(&entries)
       if !entries[1].ready.isEmpty { interrupts.resample() }
@@ -170,6 +173,7 @@ private final class DeviceMachine: Sendable {
       }
       switch message {
       case .reset:
+        events.machineResets()
         for device in devices { device.reset() }
         try? channel.send(.resetDone)
       case .finish:
@@ -186,30 +190,5 @@ private final class DeviceMachine: Sendable {
   private func textScreen() -> String {
     let lines = devices.lazy.compactMap { ($0 as? any Screen)?.textScreen() }.first
     return (lines ?? []).map { $0 + "\n" }.joined()
-  }
-}
-
-/// Sends machine events to the launcher.
-private final class ChannelEvents: MachineEvents {
-  private let socket: CInt
-  private let page: MachinePage
-
-  init(socket: CInt, page: MachinePage) {
-    self.socket = socket
-    self.page = page
-  }
-
-  func post(_ event: MachineEvent) {
-    let bytes: [UInt8] =
-      switch event {
-      case .powerOff: [ChannelMessage.powerOffEvent.rawValue]
-      case .reset: [ChannelMessage.resetEvent.rawValue]
-      case .exit(let status): [ChannelMessage.exitEvent.rawValue, status]
-      case .panicked: [ChannelMessage.panickedEvent.rawValue]
-      case .legacyReplacement(let enabled): [ChannelMessage.legacyReplacementEvent.rawValue, enabled ? 1 : 0]
-      }
-    guard (try? DatagramSocket.send(bytes, on: socket)) != nil else { return }
-    // The vCPU that caused it waits for the launcher to act.
-    page.countEvent()
   }
 }

@@ -1,0 +1,47 @@
+import DeviceKit
+import LinuxSystem
+import Sandbox
+import Synchronization
+
+/// Sends machine events to the launcher.
+///
+/// A reset that was asked for is not asked for again before it happens, and of the ways to end only the first counts:
+/// one string write of a guest could otherwise fill the channel and hold its own vCPU up in the middle of an access.
+final class ChannelEvents: MachineEvents {
+  private struct Sent {
+    var reset = false
+    var end = false
+  }
+
+  private let socket: CInt
+  private let page: MachinePage
+  private let sent = Mutex(Sent())
+
+  /// `socket` stays open as long as this lives.
+  init(socket: CInt, page: MachinePage) {
+    self.socket = socket
+    self.page = page
+  }
+
+  func post(_ event: MachineEvent) {
+    sent.withLock { sent in
+      switch event {
+      case .powerOff: sent.end = sent.end || send(.powerOffEvent)
+      case .exit(let status): sent.end = sent.end || send(.exitEvent, [status])
+      case .panicked: sent.end = sent.end || send(.panickedEvent)
+      case .reset: sent.reset = sent.reset || send(.resetEvent)
+      case .legacyReplacement(let enabled): _ = send(.legacyReplacementEvent, [enabled ? 1 : 0])
+      }
+    }
+  }
+
+  /// The launcher has stopped the vCPUs and overtakes whatever they said before.
+  func machineResets() { sent.withLock { $0 = Sent() } }
+
+  private func send(_ message: ChannelMessage, _ payload: [UInt8] = []) -> Bool {
+    guard (try? DatagramSocket.send([message.rawValue] + payload, on: socket)) != nil else { return false }
+    // The vCPU that caused it waits for the launcher to act.
+    page.countEvent()
+    return true
+  }
+}
