@@ -13,11 +13,12 @@ public final class FileBlockBackend: BlockBackend {
   private let workers: [HostThread]
 
   /// Takes over what `OpenedImage.open` opened, and returns when the workers run: a sandbox may close then.
+  /// `report` is given a line for the user at each host error's first time.
   public init(
     image: consuming Descriptor, overlay: consuming Descriptor?, spec: BlockSpec, geometry: ImageGeometry,
-    workers count: Int = maximumWorkers
+    workers count: Int = maximumWorkers, report: @escaping @Sendable (String) -> Void = { _ in }
   ) throws(SystemError) {
-    let core = Core(image: image, overlay: overlay, spec: spec, geometry: geometry)
+    let core = Core(image: image, overlay: overlay, spec: spec, geometry: geometry, report: report)
     self.core = core
     var workers: [HostThread] = []
     for index in 0..<min(max(count, 1), Self.maximumWorkers) {
@@ -72,9 +73,14 @@ extension FileBlockBackend {
     private struct State {
       var queue: RequestQueue
       var stopping = false
+      /// Host errors that the user was told of.
+      var reported: Set<CInt> = []
+      /// Why a flush failed once.
+      var flushError: SystemError?
     }
 
     private let state: Mutex<State>
+    private let report: @Sendable (String) -> Void
     /// Changes whenever a request may have become runnable.
     private nonisolated(unsafe) let sleepers: UnsafeMutablePointer<Atomic<UInt32>>
     /// Changes whenever the last request has finished.
@@ -82,8 +88,12 @@ extension FileBlockBackend {
     /// Workers that are ready for requests.
     private nonisolated(unsafe) let ready: UnsafeMutablePointer<Atomic<UInt32>>
 
-    init(image: consuming Descriptor, overlay: consuming Descriptor?, spec: BlockSpec, geometry: ImageGeometry) {
+    init(
+      image: consuming Descriptor, overlay: consuming Descriptor?, spec: BlockSpec, geometry: ImageGeometry,
+      report: @escaping @Sendable (String) -> Void
+    ) {
       self.spec = spec
+      self.report = report
       self.geometry = geometry
       self.image = ImageAccess(file: image, geometry: geometry)
       if let file = overlay {
@@ -177,6 +187,9 @@ extension FileBlockBackend {
         }
         return .success(())
       } catch {
+        if state.withLock({ $0.reported.insert(error.errno).inserted }) {
+          report("\(spec.path): \(error); the guest is told of an I/O error")
+        }
         return .failure(BlockError(error))
       }
     }
@@ -189,13 +202,25 @@ extension FileBlockBackend {
     private func write(_ request: BlockRequest) throws(SystemError) {
       if let overlay { return try overlay.write(request.buffers, at: request.offset, over: image) }
       try image.write(request.buffers, at: request.offset)
-      if spec.cache == .writethrough { try image.flush() }
+      if spec.cache == .writethrough { try synchronize() }
     }
 
     private func flush() throws(SystemError) {
       // An overlay goes with the process, so there is nothing to keep.
       guard overlay == nil, spec.cache != .unsafe, !spec.readOnly else { return }
-      try image.flush()
+      try synchronize()
+    }
+
+    /// Once this has failed it fails for ever: the host's cache drops what it could not write and says so only once
+    /// (fsync(2)), so a later success would say nothing of the writes before. Without that cache each try counts.
+    private func synchronize() throws(SystemError) {
+      if let error = state.withLock({ $0.flushError }) { throw error }
+      do throws(SystemError) {
+        try image.flush()
+      } catch {
+        if spec.cache != .none { state.withLock { $0.flushError = error } }
+        throw error
+      }
     }
   }
 }

@@ -26,19 +26,18 @@ final class DeviceResources: HostResources {
       }
       return Descriptor(owning: raw)
     }
+    let report: @Sendable (String) -> Void = { line in StandardStream.report("vmrun: \(line)") }
     var blocks: [String: any BlockBackend] = [:]
     for (spec, block) in zip(handoff.spec.blocks, handoff.blocks) {
       let image = try take()
       let overlay: Descriptor? = block.hasOverlay ? try take() : nil
       blocks[spec.id] = try FileBlockBackend(
-        image: image, overlay: overlay, spec: spec,
-        geometry: block.geometry)
+        image: image, overlay: overlay, spec: spec, geometry: block.geometry, report: report)
     }
     var characters: [String: any CharacterBackend] = [:]
     for (spec, character) in zip(handoff.spec.characters, handoff.characters) {
       let input: Descriptor? = character.hasInput ? try take() : nil
       let output: Descriptor? = character.hasOutput ? try take() : nil
-      let report: CharacterReport = { line in StandardStream.report("vmrun: \(line)") }
       if character.hasInput {
         characters[spec.id] = try StreamCharacterBackend(input: input, output: output, report: report)
       } else {
