@@ -247,6 +247,8 @@ struct MC146818: Sendable {
     let hour = alarmField(Register.hoursAlarm, decodedHour)
     let minute = alarmField(Register.minutesAlarm, decode)
     let wanted = alarmField(Register.secondsAlarm, decode)
+    // What no time has never matches, and would be looked for in every second of the day.
+    guard hour ?? 0 < 24, minute ?? 0 < 60, wanted ?? 0 < 60 else { return nil }
     var candidate = second &+ 1
     let limit = second &+ 86_400
     // At most 24 + 60 + 60 steps: each skips to the next hour, minute or second.
