@@ -31,8 +31,7 @@ public final class KVMVCPU: VCPU, @unchecked Sendable {
     let result = ckvm_run(fd.raw)
     if result < 0 {
       if result == -ErrorNumber.interrupted || result == -ErrorNumber.again {
-        run.pointee.immediate_exit = 0
-        return .interrupted
+        return interrupted()
       }
       return .failure(failure("KVM_RUN: \(SystemError("KVM_RUN", errno: -result).reason)"))
     }
@@ -49,9 +48,7 @@ public final class KVMVCPU: VCPU, @unchecked Sendable {
       guard let data = mmio.data, mmio.length <= 8 else { return .failure(failure("KVM_EXIT_MMIO without data")) }
       if mmio.is_write != 0 { return .mmioWrite(address: mmio.address, width: Int(mmio.length), data: data) }
       return .mmioRead(address: mmio.address, width: Int(mmio.length), data: data)
-    case KVM_EXIT_INTR:
-      run.pointee.immediate_exit = 0
-      return .interrupted
+    case KVM_EXIT_INTR: return interrupted()
     case KVM_EXIT_HLT: return .halt
     case KVM_EXIT_SHUTDOWN: return .tripleFault
     case KVM_EXIT_INTERNAL_ERROR:
@@ -63,6 +60,13 @@ public final class KVMVCPU: VCPU, @unchecked Sendable {
       return .failure(failure("the processor refused to enter the guest (hardware reason 0x\(reason))"))
     case let reason: return .failure(failure("KVM stopped with exit reason \(reason)"))
     }
+  }
+
+  private func interrupted() -> Exit {
+    run.pointee.immediate_exit = 0
+    // Before the caller looks at what it was kicked for: a kick that comes after that look must stay.
+    atomicMemoryFence(ordering: .sequentiallyConsistent)
+    return .interrupted
   }
 
   private static func reason(suberror: UInt32) -> String {
