@@ -63,6 +63,16 @@ enum ChannelMessage: UInt8, Sendable {
   case connectLevel
   case connectDoorbell
 
+  /// Whether vCPUs wait until the launcher has acted on it.
+  var isEvent: Bool {
+    switch self {
+    case .powerOffEvent, .resetEvent, .exitEvent, .panickedEvent, .legacyReplacementEvent: true
+    case .configure, .reset, .finish, .ready, .failed, .resetDone, .finished, .connectEdge, .connectLevel,
+      .connectDoorbell:
+      false
+    }
+  }
+
   /// Longest message, the kind included.
   static let limit = 160 << 10
 }

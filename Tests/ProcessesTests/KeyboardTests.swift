@@ -1,3 +1,4 @@
+import LinuxSystem
 import Testing
 
 @testable import Processes
@@ -21,5 +22,15 @@ import Testing
     #expect(filter.filter([0x01]).forGuest == [])
     #expect(filter.filter(Array("xy".utf8)).commands == [.quit])
     #expect(filter.filter(Array("x".utf8)).forGuest == Array("x".utf8))
+  }
+}
+
+@Suite struct InputPumpTests {
+  @Test func whileNobodyReadsOnlyRoomInThePipeIsWaitedForWithoutATerminal() throws {
+    let ends = try Pipe.make()
+    let reader = Descriptor(owning: ends.read)
+    let pump = InputPump(pipe: Descriptor(owning: ends.write), isTerminal: false)
+    #expect(pump.interests.map(\.descriptor) == [0, -1])
+    withExtendedLifetime(reader.raw) {}
   }
 }

@@ -10,6 +10,11 @@ struct ControlLoop: ~Copyable {
   private var pump: InputPump?
   private let terminal: TerminalMode?
   private let spec: MachineSpec
+  /// When the devices' reset has taken too long; nil while none is under way.
+  private var resetDeadline: UInt64?
+
+  /// Devices finish their requests before they reset, which takes as long as the host's disk does.
+  private static let resetPatience: UInt64 = 120_000_000_000
 
   init(
     _ running: RunningMachine, devices: DeviceProcessLink, signals: consuming SignalDescriptor,
@@ -30,12 +35,16 @@ struct ControlLoop: ~Copyable {
     while true {
       let now = monotonicNanoseconds()
       if let deadline, now >= deadline { return finish(.timedOut) }
+      if let resetDeadline, now >= resetDeadline {
+        return finish(.failed("the devices did not finish the guest's reset: their disk requests do not end"))
+      }
       var entries = [
         devices.channel.raw, devices.child.pidfd.raw, signals.descriptor.raw, running.reports.event.descriptor.raw,
         running.violations.event.raw,
       ].map { PollEntry($0, .readable) }
-      entries.append(pump?.interest ?? PollEntry(-1, .readable))
-      waitForDescriptors(&entries, milliseconds: pollMilliseconds(deadline.map { $0 - now }))
+      entries += pump?.interests ?? []
+      let wait = [deadline, resetDeadline].compactMap { $0 }.min().map { $0 - now }
+      waitForDescriptors(&entries, milliseconds: pollMilliseconds(wait))
       let ready = entries.map { !$0.ready.isEmpty }
       // The channel first: the guest's own end counts before that of the process which reported it.
       if ready[0] {
@@ -62,7 +71,7 @@ struct ControlLoop: ~Copyable {
         // The vCPU is parked where it was, so the machine is not paused as it otherwise would be.
         return .sandboxViolation(running.violations.callName ?? "a system call", by: "a vCPU thread")
       }
-      if ready[5], let commands = pump?.pump() {
+      if ready[5...].contains(true), let commands = pump?.pump(hasInput: ready[5]) {
         for command in commands {
           switch command {
           case .quit: return finish(.quit)
@@ -74,7 +83,12 @@ struct ControlLoop: ~Copyable {
   }
 
   /// Acts on a message; an outcome ends the run.
-  private func act(on received: DeviceProcessLink.Received) throws -> Outcome? {
+  private mutating func act(on received: DeviceProcessLink.Received) throws -> Outcome? {
+    if resetDeadline != nil, received.message.isEvent {
+      // Posted by another vCPU before it stopped: the reset overtakes it.
+      running.handled.add()
+      return nil
+    }
     let payload = received.payload
     switch received.message {
     case .powerOffEvent: return finish(.poweredOff)
@@ -82,7 +96,10 @@ struct ControlLoop: ~Copyable {
     case .panickedEvent: return finish(.panicked)
     case .resetEvent:
       guard spec.reboot else { return finish(.resetRefused) }
-      return try reset()
+      return beginReset()
+    case .resetDone where resetDeadline != nil:
+      resetDeadline = nil
+      return try running.restart() ? nil : finish(.failed("a vCPU did not reset"))
     case .legacyReplacementEvent:
       running.setLegacyReplacement(payload.first == 1)
       running.handled.add()
@@ -94,18 +111,12 @@ struct ControlLoop: ~Copyable {
     }
   }
 
-  /// Resets the machine; nil when it runs again.
-  private func reset() throws -> Outcome? {
+  /// Stops the vCPUs and lets the devices reset, which answer with `resetDone`.
+  private mutating func beginReset() -> Outcome? {
     guard running.pause() else { return finish(.failed("a vCPU did not stop for the guest's reset")) }
-    try devices.channel.send(.reset)
-    while true {
-      guard let received = devices.message(within: 10_000_000_000) else { return devices.ending() }
-      if received.message == .resetDone { break }
-      if try running.connect(received) { continue }
-      // Posted by another vCPU before it stopped: the reset overtakes it.
-      running.handled.add()
-    }
-    return try running.restart() ? nil : finish(.failed("a vCPU did not reset"))
+    guard (try? devices.channel.send(.reset)) != nil else { return devices.ending() }
+    resetDeadline = monotonicNanoseconds() + Self.resetPatience
+    return nil
   }
 
   /// Stops the guest, lets devices put data where it is safe, and writes the text screen where it was asked for.

@@ -109,8 +109,9 @@ final class DeviceProcessLink: Sendable {
     let end = monotonicNanoseconds() + Self.patience
     while true {
       let now = monotonicNanoseconds()
+      guard now < end else { return nil }
       var entries = [PollEntry(channel.raw, .readable), PollEntry(interruption, .readable)]
-      waitForDescriptors(&entries, milliseconds: pollMilliseconds(end > now ? end - now : 0))
+      waitForDescriptors(&entries, milliseconds: pollMilliseconds(end - now))
       guard entries[1].ready.isEmpty, !entries[0].ready.isEmpty, let received = message(within: 0) else {
         return nil
       }

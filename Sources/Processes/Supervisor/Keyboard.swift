@@ -47,23 +47,27 @@ struct InputPump: ~Copyable {
   private var isOpen = true
   private let isTerminal: Bool
 
+  /// What a person may type ahead of a guest that does not read. More is lost, so that the commands are always seen.
+  private static let typeAhead = 64 << 10
+
   init(pipe: consuming Descriptor, isTerminal: Bool) {
     self.pipe = pipe
     self.isTerminal = isTerminal
   }
 
-  /// What to wait for: the user's input, or room in the pipe while some is held back; nothing after the input's end.
-  var interest: PollEntry {
-    if !backlog.isEmpty { return PollEntry(pipe.raw, .writable) }
-    return PollEntry(isOpen ? StandardStream.input.rawValue : -1, .readable)
+  /// What to wait for: first the user's input, then room in the pipe while something is held back.
+  var interests: [PollEntry] {
+    let wantsInput = isOpen && (isTerminal || backlog.isEmpty)
+    return [
+      PollEntry(wantsInput ? StandardStream.input.rawValue : -1, .readable),
+      PollEntry(backlog.isEmpty ? -1 : pipe.raw, .writable),
+    ]
   }
 
-  /// Moves what there is and returns the commands in it.
-  mutating func pump() -> [EscapeFilter.Command] {
-    guard backlog.isEmpty else {
-      flush()
-      return []
-    }
+  /// Moves what there is and returns the commands in it. `hasInput` is whether the user's input was ready.
+  mutating func pump(hasInput: Bool) -> [EscapeFilter.Command] {
+    if !backlog.isEmpty { flush() }
+    guard hasInput else { return [] }
     let bytes: [UInt8]
     do throws(SystemError) {
       bytes = try StandardStream.input.read(limit: 4096)
@@ -81,8 +85,8 @@ struct InputPump: ~Copyable {
       return []
     }
     let (forGuest, commands) = filter.filter(bytes)
-    backlog = forGuest
-    flush()
+    backlog += forGuest.prefix(Self.typeAhead - backlog.count)
+    if !backlog.isEmpty { flush() }
     return commands
   }
 
@@ -93,9 +97,9 @@ struct InputPump: ~Copyable {
       backlog.removeFirst(count)
     } catch {
       guard error.errno != ErrorNumber.again else { return }
-      // Nobody reads any more.
+      // Nobody reads any more; the commands of a terminal still count.
       backlog = []
-      isOpen = false
+      isOpen = isTerminal
     }
   }
 }
