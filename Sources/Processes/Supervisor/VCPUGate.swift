@@ -72,6 +72,9 @@ final class VCPUGate: Sendable {
   func arrive(_ word: UInt32) {
     words.pointee.arrived.add(1, ordering: .acquiringAndReleasing)
     Futex.wake(arrivedWord)
-    while self.word == word { Futex.wait(commandWord, while: word) }
+    wait(while: word)
   }
+
+  /// vCPU side: returns when there is another command than that in `word`.
+  func wait(while word: UInt32) { while self.word == word { Futex.wait(commandWord, while: word) } }
 }

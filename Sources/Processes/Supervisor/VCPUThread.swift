@@ -101,6 +101,7 @@ final class VCPUThread<Machine: VirtualMachine>: Sendable {
         try confine()
       } catch {
         reports.post(.failure(EngineFailure(reason: "vCPU \(index): \(error)")))
+        park()
         return
       }
       loop()
@@ -124,12 +125,21 @@ final class VCPUThread<Machine: VirtualMachine>: Sendable {
         continue
       }
       guard handle(cpu.run(.run)) else {
-        // The supervisor ends the machine; until it does this vCPU stands still.
-        while VCPUGate.command(in: gate.word) != .stop {
-          gateWord = gate.word
-          gate.arrive(gateWord)
-        }
+        park()
         return
+      }
+    }
+  }
+
+  /// Stands still until the supervisor, which was told why, ends the machine.
+  private func park() {
+    while true {
+      let word = gate.word
+      switch VCPUGate.command(in: word) {
+      // Not counted: the count may already be that of the next command.
+      case .run: gate.wait(while: word)
+      case .pause, .reset: gate.arrive(word)
+      case .stop: return
       }
     }
   }
