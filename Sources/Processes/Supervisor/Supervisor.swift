@@ -38,6 +38,8 @@ public enum Supervisor {
         "--memory \(spec.memory >> 20)M is more than this host's \(hostMemory() >> 20)M of RAM; give less")
     }
     var resources = try OpenedResources(spec, registry: registry)
+    let temporaryPaths = resources.temporaryPaths
+    defer { for path in temporaryPaths { try? removeFile(path) } }
     for notice in resources.notices { log.notice("\(notice)") }
     let host = try KVMHost()
     let memory = try MachineMemory(spec, registry: registry)
@@ -53,13 +55,9 @@ public enum Supervisor {
     let running = try RunningMachine(machine, spec: spec, memory: memory)
     try devices.awaitReady(connect: running.connect)
     if let notice = engineNotice(spec.accelerator) { log.notice("\(notice)") }
-    let temporaryPaths = resources.temporaryPaths
     _ = consume resources
     terminal?.enterRaw()
-    defer {
-      terminal?.restore()
-      for path in temporaryPaths { try? removeFile(path) }
-    }
+    defer { terminal?.restore() }
     var loop = ControlLoop(running, devices: devices, signals: signals, pump: pump, terminal: terminal, spec: spec)
     return try loop.run()
   }
