@@ -89,7 +89,7 @@ private func isReadable(_ channel: Channel) -> Bool {
     return messages
   }
 
-  /// A guest's `rep outsb` to the reset port is 4096 events in one access, which the launcher waits for.
+  /// An engine may carry a guest's `rep outsb` as one access of 4096 items, which the launcher waits for.
   @Test func aFloodOfEventsIsOneOfEachKind() {
     for _ in 0..<4096 {
       events.post(.reset)

@@ -6,7 +6,7 @@ import Synchronization
 /// Sends machine events to the launcher.
 ///
 /// A reset that was asked for is not asked for again before it happens, and of the ways to end only the first counts:
-/// one string write of a guest could otherwise fill the channel and hold its own vCPU up in the middle of an access.
+/// one access of many items could otherwise fill the channel and hold its vCPU up, which the launcher waits for.
 final class ChannelEvents: MachineEvents {
   private struct Sent {
     var reset = false
