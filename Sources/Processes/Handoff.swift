@@ -67,8 +67,9 @@ enum ChannelMessage: UInt8, Sendable {
   var isEvent: Bool {
     switch self {
     case .powerOffEvent, .resetEvent, .exitEvent, .panickedEvent, .legacyReplacementEvent: true
-    case .configure, .reset, .finish, .ready, .failed, .resetDone, .finished: false
-    case .connectEdge, .connectLevel, .connectDoorbell: false
+    case .configure, .reset, .finish, .ready, .failed, .resetDone, .finished, .connectEdge, .connectLevel,
+      .connectDoorbell:
+      false
     }
   }
 
