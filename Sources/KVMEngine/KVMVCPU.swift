@@ -100,8 +100,9 @@ public final class KVMVCPU: VCPU, @unchecked Sendable {
     if target != 0 { signalThread(target, Self.kickSignal) }
   }
 
-  /// The signal that takes a vCPU thread out of KVM_RUN.
-  public static let kickSignal = realTimeSignal(0)
+  /// The signal that takes a vCPU thread out of KVM_RUN. Not a real-time one: those are queued, and sending fails while
+  /// the user has as many waiting as RLIMIT_SIGPENDING allows.
+  public static let kickSignal = SignalNumber.user1
 
   public func reset() throws(EngineFailure) { try powerOn.restore(vcpu: fd.raw) }
 }

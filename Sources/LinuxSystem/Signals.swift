@@ -12,6 +12,7 @@ public enum SignalNumber {
   public static let fileSizeExceeded = SIGXFSZ
   public static let kill = SIGKILL
   public static let stop = SIGSTOP
+  public static let user1 = SIGUSR1
 }
 
 /// A descriptor that becomes readable when one of its signals arrives; the signals are blocked in this thread and

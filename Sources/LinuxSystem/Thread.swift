@@ -47,6 +47,3 @@ public func currentThreadID() -> CInt { clinux_gettid() }
 
 /// Sends a signal to a thread of this process.
 public func signalThread(_ thread: CInt, _ number: CInt) { _ = clinux_tgkill(getpid(), thread, number) }
-
-/// Real-time signal SIGRTMIN + `index`.
-public func realTimeSignal(_ index: CInt) -> CInt { __libc_current_sigrtmin() + index }

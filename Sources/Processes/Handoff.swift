@@ -51,6 +51,8 @@ enum ChannelMessage: UInt8, Sendable {
   case ready
   case failed
   case resetDone
+  /// The answer to `finish` before anything is waited for: the process is alive.
+  case finishing
   case finished
   case powerOffEvent
   case resetEvent
@@ -67,8 +69,8 @@ enum ChannelMessage: UInt8, Sendable {
   var isEvent: Bool {
     switch self {
     case .powerOffEvent, .resetEvent, .exitEvent, .panickedEvent, .legacyReplacementEvent: true
-    case .configure, .reset, .finish, .ready, .failed, .resetDone, .finished, .connectEdge, .connectLevel,
-      .connectDoorbell:
+    case .configure, .reset, .finish, .ready, .failed, .resetDone, .finishing, .finished, .connectEdge,
+      .connectLevel, .connectDoorbell:
       false
     }
   }

@@ -1,4 +1,5 @@
 import Engines
+import Glibc
 import KVMEngine
 import LinuxSystem
 import Testing
@@ -76,6 +77,32 @@ struct KVMMachineTests {
       return [early, late]
     }
     #expect(first == [.interrupted, .interrupted])
+  }
+
+  /// RLIMIT_SIGPENDING counts the waiting signals of all the user's processes; real-time ones fail beyond it.
+  @Test func aKickArrivesThoughTheUserHasTooManySignalsWaiting() throws {
+    let pending: __rlimit_resource_t = 11
+    var limit = rlimit()
+    try #require(getrlimit(pending, &limit) == 0)
+    let seen = try onVCPUThread(try TinyMachine(Self.out(0xE0, 1) + Self.spin)) { [limit] tiny in
+      let first = tiny.run()
+      let kicker = try? HostThread("kicker") {
+        let pause = try? EventDescriptor()
+        pause?.wait(milliseconds: 50)
+        var none = limit
+        none.rlim_cur = 0
+        setrlimit(pending, &none)
+        tiny.cpu.kick()
+        var restored = limit
+        setrlimit(pending, &restored)
+      }
+      let start = monotonicNanoseconds()
+      let second = tiny.run()
+      kicker?.join()
+      return (first, second, monotonicNanoseconds() - start)
+    }
+    #expect(seen.1 == .interrupted)
+    #expect(seen.2 < 15_000_000_000, "by the kick, not by the watchdog")
   }
 
   @Test func aHaltedGuestSleepsInTheEngineUntilAKick() throws {

@@ -99,6 +99,7 @@ private final class DeviceMachine: Sendable {
     mmio = board.mmio
     devices = try HVM.assemble(handoff.spec, registry: catalog, on: board)
     doorbells = bells.doorbells
+    resources.closeFiles()
     try timers.run(queue)
     for (index, mailbox) in page.mailboxes.enumerated() {
       let server = MailboxServer(mailbox, spin: handoff.spin)
@@ -179,6 +180,7 @@ private final class DeviceMachine: Sendable {
         for device in devices { device.reset() }
         try? channel.send(.resetDone)
       case .finish:
+        try? channel.send(.finishing)
         for device in devices { device.drain() }
         resources.drain(nanoseconds: Self.outputGrace)
         try? channel.send(.finished, Array(textScreen().utf8))

@@ -2,12 +2,13 @@ import Backends
 import DeviceKit
 import LinuxSystem
 import MachineModel
+import Synchronization
 
 /// The backends and files that the launcher opened, as the devices ask for them.
 final class DeviceResources: HostResources {
   private let blocks: [String: any BlockBackend]
   private let characters: [String: any CharacterBackend]
-  private let files: [String: FileHandle]
+  private let files: Mutex<[String: FileHandle]>
 
   private final class FileHandle: Sendable {
     let descriptor: Descriptor
@@ -49,12 +50,18 @@ final class DeviceResources: HostResources {
     for name in handoff.files { files[name] = FileHandle(try take().release()) }
     self.blocks = blocks
     self.characters = characters
-    self.files = files
+    self.files = Mutex(files)
   }
 
   func block(_ id: String) -> (any BlockBackend)? { blocks[id] }
   func character(_ id: String) -> (any CharacterBackend)? { characters[id] }
-  func file(_ name: String) -> [UInt8]? { try? files[name]?.descriptor.contents(limit: Self.fileLimit) }
+  func file(_ name: String) -> [UInt8]? {
+    guard let file = files.withLock({ $0[name] }) else { return nil }
+    return try? file.descriptor.contents(limit: Self.fileLimit)
+  }
+
+  /// The devices are made and have read what they need.
+  func closeFiles() { files.withLock { $0 = [:] } }
 
   /// Finishes disk requests and gives the host what is still queued for it.
   func drain(nanoseconds: UInt64) {

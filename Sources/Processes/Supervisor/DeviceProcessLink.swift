@@ -13,6 +13,8 @@ final class DeviceProcessLink: Sendable {
 
   /// The device process has this long to come up, and to finish.
   private static let patience: UInt64 = 30_000_000_000
+  /// It has this long to hear that it is to finish.
+  private static let hearing: UInt64 = 5_000_000_000
 
   /// Starts the device process and gives it everything it needs.
   init(
@@ -99,22 +101,24 @@ final class DeviceProcessLink: Sendable {
   }
 
   /// Lets the devices finish and waits for the process's end; the text screen, or nil where it did not answer. When
-  /// `interruption` becomes readable (another signal) it waits no longer.
+  /// `interruption` becomes readable (another signal), or where the process does not hear, it waits no longer.
   func finish(unless interruption: CInt) -> [UInt8]? {
     defer {
       child.kill()
       _ = try? child.status(wait: true)
     }
     guard (try? channel.send(.finish)) != nil else { return nil }
-    let end = monotonicNanoseconds() + Self.patience
+    let start = monotonicNanoseconds()
+    var end = start + Self.hearing
     while true {
       let now = monotonicNanoseconds()
       guard now < end else { return nil }
       var entries = [PollEntry(channel.raw, .readable), PollEntry(interruption, .readable)]
       waitForDescriptors(&entries, milliseconds: pollMilliseconds(end - now))
-      guard entries[1].ready.isEmpty, !entries[0].ready.isEmpty, let received = message(within: 0) else {
-        return nil
-      }
+      guard entries[1].ready.isEmpty else { return nil }
+      guard !entries[0].ready.isEmpty else { continue }
+      guard let received = message(within: 0) else { return nil }
+      if received.message == .finishing { end = start + Self.patience }
       if received.message == .finished { return received.payload }
     }
   }

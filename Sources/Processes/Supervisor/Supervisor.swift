@@ -13,6 +13,7 @@ public enum Supervisor {
   public static func run(_ spec: MachineSpec, registry: Registry, logLevel: LogLevel) -> Outcome {
     let log = makeLogger(logLevel)
     ignore(SignalNumber.brokenPipe)
+    ignore(SignalNumber.fileSizeExceeded)
     do {
       return try launch(spec, registry, log)
     } catch let outcome as Outcome {
