@@ -60,12 +60,6 @@ private func isReadable(_ channel: Channel) -> Bool {
     _ = consume device
     #expect(launcher.receive() == nil)
   }
-
-  @Test func readinessOfAnyOtherShapeIsAnError() {
-    for text in ["", "{}", "[]", #"{"missingLayers":[],"doorbellPorts":[70000]}"#] {
-      #expect(throws: (any Error).self) { try Readiness.decode(Array(text.utf8)) }
-    }
-  }
 }
 
 @Suite struct ChannelEventsTests {
