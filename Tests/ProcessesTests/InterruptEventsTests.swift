@@ -1,0 +1,60 @@
+import LinuxSystem
+import Sandbox
+import Testing
+
+@testable import Processes
+
+@Suite struct InterruptEventsTests {
+  private let launcher: Channel
+  private let events: InterruptEvents
+
+  init() throws {
+    let (near, far) = try DatagramSocket.pair()
+    launcher = Channel(owning: Descriptor(owning: near))
+    events = try InterruptEvents(channel: Channel(owning: Descriptor(owning: far)))
+  }
+
+  /// What the launcher is asked to connect next.
+  private func asked() throws -> (message: ChannelMessage, payload: [UInt8], events: [SharedEvent])? {
+    var entries = [PollEntry(launcher.raw, .readable)]
+    waitForDescriptors(&entries, milliseconds: 0)
+    guard !entries[0].ready.isEmpty else { return nil }
+    let (message, payload, descriptors) = try #require(launcher.receive())
+    return (message, payload, descriptors.map(SharedEvent.init(owning:)))
+  }
+
+  @Test func anInputIsConnectedWhenItIsFirstUsedAndNoSignalIsLost() throws {
+    #expect(try asked() == nil)
+    events.pulse(4)
+    events.pulse(4)
+    let request = try #require(try asked())
+    #expect(request.message == .connectEdge)
+    #expect(request.payload == [4])
+    #expect(request.events.map { $0.event.drain() } == [2])
+    events.pulse(4)
+    #expect(try asked() == nil)
+    #expect(request.events.map { $0.event.drain() } == [1])
+  }
+
+  @Test func aLevelThatStaysTriggersAgainAtTheEndOfInterrupt() throws {
+    events.setLevel(9, false)
+    #expect(try asked() == nil)
+    events.setLevel(9, true)
+    let request = try #require(try asked())
+    #expect(request.message == .connectLevel)
+    #expect(request.payload == [9])
+    try #require(request.events.count == 2)
+    let (trigger, resample) = (request.events[0], request.events[1])
+    #expect(trigger.event.drain() == 1)
+
+    resample.event.signal()
+    events.resample()
+    #expect(trigger.event.drain() == 1)
+    #expect(events.resampled.event.drain() == 0)
+
+    events.setLevel(9, false)
+    resample.event.signal()
+    events.resample()
+    #expect(trigger.event.drain() == 0)
+  }
+}
