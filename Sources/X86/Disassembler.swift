@@ -4,8 +4,13 @@ public enum Disassembler {
   public static func text(_ instruction: Instruction, at address: UInt64) -> String {
     let names = OperandText(instruction: instruction, address: address)
     var text = prefixText(instruction)
-    text += mnemonic(instruction)
-    let operands = names.all()
+    text += mnemonic(instruction) + sizeSuffix(instruction)
+    var operands = names.all()
+    if namesImmediate(instruction) { operands.removeLast() }
+    if instruction.operation == .nop, instruction.opcode == 0x90, instruction.prefixes.contains(.operandSize) {
+      // The accumulator exchanged with itself, as it is written with a size of its own.
+      operands = instruction.operandSize == 2 ? ["ax", "ax"] : ["eax", "eax"]
+    }
     if !operands.isEmpty {
       text += " " + operands.joined(separator: ",")
     }
@@ -66,15 +71,56 @@ public enum Disassembler {
     case .iret: return size == 8 ? "iretq" : is16 ? size == 4 ? "iretd" : "iret" : size == 2 ? "iretw" : "iret"
     case .callf: return "call"
     case .jmpf: return "jmp"
-    case .xlat: return "xlat"
     case .fxsave, .fxrstor, .xsave, .xrstor, .xsaveopt, .xsavec, .xsaves, .xrstors:
       return String(describing: instruction.operation) + (size == 8 ? "64" : "")
     case .mov where instruction.operands[1].kind == .immediate && instruction.operands[1].size == 8
       && instruction.modRM == 0 && instruction.opcode & 0xF8 == 0xB8,
       .mov where instruction.opcode & 0xFC == 0xA0 && instruction.addressSize == 8:
       return "movabs"
-    case .sysret, .sysexit: return String(describing: instruction.operation) + (size == 8 ? "q" : size == 4 ? "d" : "")
+    case .sysret, .sysexit: return String(describing: instruction.operation) + (size == 8 ? "q" : instruction.mode == .bits64 ? "d" : "")
+    case .cmpps, .cmppd, .cmpss, .cmpsd:
+      let name = String(describing: instruction.operation)
+      let predicate = Int(truncatingIfNeeded: instruction.immediate & 0xFF)
+      return predicate < predicates.count ? "cmp" + predicates[predicate] + name.dropFirst(3) : name
+    case .pclmulqdq:
+      switch instruction.immediate {
+      case 0x00: return "pclmullqlqdq"
+      case 0x01: return "pclmulhqlqdq"
+      case 0x10: return "pclmullqhqdq"
+      case 0x11: return "pclmulhqhqdq"
+      default: return "pclmulqdq"
+      }
+    case .nop where instruction.opcode == 0x90 && instruction.prefixes.contains(.operandSize): return "xchg"
     default: return String(describing: instruction.operation)
+    }
+  }
+
+  /// The operand size, where it is not the mode's and no operand shows it.
+  private static func sizeSuffix(_ instruction: Instruction) -> String {
+    let suffix = instruction.operandSize == 2 ? "w" : instruction.operandSize == 4 ? "d" : ""
+    let first = instruction.operands[0]
+    switch instruction.operation {
+    case .lgdt, .lidt, .sgdt, .sidt:
+      return instruction.mode == .bits64 ? "" : suffix
+    case .retf where instruction.operandSize == 8: return "q"
+    case .call, .jmp: if first.kind != .relative || first.size == 1 { return "" }
+    case .push, .pop:
+      if first.kind != .immediate && first.registerClass != .segment { return "" }
+    case .leave, .enter, .ret, .retf, .fldenv, .fnstenv, .fnsave, .frstor: break
+    default: return ""
+    }
+    return instruction.prefixes.contains(.operandSize) ? suffix : ""
+  }
+
+  /// Comparison predicates of CMPPS and its kin.
+  private static let predicates = ["eq", "lt", "le", "unord", "neq", "nlt", "nle", "ord"]
+
+  /// Whether the mnemonic says what the last operand, an immediate, says.
+  private static func namesImmediate(_ instruction: Instruction) -> Bool {
+    switch instruction.operation {
+    case .cmpps, .cmppd, .cmpss, .cmpsd: return (0..<8).contains(instruction.immediate)
+    case .pclmulqdq: return [0x00, 0x01, 0x10, 0x11].contains(instruction.immediate)
+    default: return false
     }
   }
 }

@@ -24,22 +24,36 @@ struct OperandText {
   func all() -> [String] {
     var texts: [String] = []
     for index in 0..<4 where instruction.operands[index].kind != .none {
-      texts.append(text(instruction.operands[index]))
+      texts.append(text(instruction.operands[index], spec(index)))
     }
     return texts
   }
 
-  private func text(_ operand: Operand) -> String {
+  /// The operand code that an operand was read by.
+  private func spec(_ index: Int) -> OperandSpec.Kind {
+    let table = OpcodeTable.shared
+    guard Int(instruction.row) < table.rows.count else { return .none }
+    let specs = table.row(Int(instruction.row)).pointee.operands
+    return index == 0 ? specs.0.kind : index == 1 ? specs.1.kind : index == 2 ? specs.2.kind : specs.3.kind
+  }
+
+  private func text(_ operand: Operand, _ spec: OperandSpec.Kind) -> String {
     switch operand.kind {
     case .none: return ""
-    case .register: return register(operand)
-    case .memory: return sizeName(operand.size) + memory()
+    case .register:
+      // The implied top of the x87 stack is not written with its number.
+      return operand.registerClass == .x87 && spec == .fixedRegister ? "st" : register(operand)
+    case .immediate where spec == .one: return "1"
+    case .memory:
+      return (hasSizeName(spec) ? sizeName(operand.size) : "") + memory()
     case .immediate:
       return Disassembler.hex(wrapped(UInt64(bitPattern: instruction.immediate), operand.size))
     case .secondImmediate: return Disassembler.hex(UInt64(instruction.secondImmediate))
     case .relative:
-      return Disassembler.hex(
-        wrapped(next &+ UInt64(bitPattern: instruction.immediate), instruction.operandSize))
+      let target = wrapped(next &+ UInt64(bitPattern: instruction.immediate), instruction.operandSize)
+      // IP wraps inside the 64 KiB that a linear `address` is in.
+      let isIP = instruction.operandSize == 2 && instruction.mode == .bits16
+      return Disassembler.hex(isIP ? target | next & ~0xFFFF : target)
     case .farPointer:
       return Disassembler.hex(UInt64(instruction.secondImmediate)) + ":"
         + Disassembler.hex(UInt64(bitPattern: instruction.immediate))
@@ -71,9 +85,7 @@ struct OperandText {
     case .segment: return Self.name(Self.segments, operand.number)
     case .control: return "cr\(operand.number)"
     case .debug: return "dr\(operand.number)"
-    case .x87:
-      // ST is the implied first register; the register field writes it as st(0).
-      return operand.number == 0 && operand.size == 0 ? "st" : "st(\(operand.number))"
+    case .x87: return "st(\(operand.number))"
     case .mmx: return "mm\(operand.number)"
     case .xmm: return "xmm\(operand.number)"
     }
@@ -92,8 +104,16 @@ struct OperandText {
     }
   }
 
+  /// Whether the size of a memory operand is written: not where another operand or the instruction tells.
+  private func hasSizeName(_ spec: OperandSpec.Kind) -> Bool {
+    switch instruction.operation {
+    case .lddqu, .sgdt, .sidt, .lgdt, .lidt: false
+    default: spec != .memoryOffset
+    }
+  }
+
   private func memory() -> String {
-    let hasOverride = instruction.prefixes.contains(.segment)
+    let hasOverride = instruction.prefixes.contains(.segment) || instruction.operation == .xlat
     var text = hasOverride ? Self.name(Self.segments, instruction.segment) + ":" : ""
     let displacement = instruction.displacement
     guard instruction.base != Instruction.noRegister || instruction.index != Instruction.noRegister || hasNoIndex else {
@@ -119,10 +139,12 @@ struct OperandText {
       instruction.modRM >= 0x40 || instruction.base == Instruction.noRegister
       || instruction.base == Instruction.instructionPointer
     if isEncoded, instruction.operation != .xlat {
-      if displacement < 0, instruction.base != Instruction.noRegister {
+      let hasRegister = instruction.base != Instruction.noRegister || instruction.index != Instruction.noRegister
+      if displacement < 0, hasRegister || hasNoIndex, instruction.base != Instruction.instructionPointer {
         text += "-" + Disassembler.hex(displacement.magnitude)
       } else {
-        text += "+" + Disassembler.hex(wrapped(UInt64(bitPattern: displacement), addressSize))
+        let size = instruction.base == Instruction.instructionPointer ? 8 : addressSize
+        text += "+" + Disassembler.hex(wrapped(UInt64(bitPattern: displacement), size))
       }
     }
     return text + "]"
@@ -133,7 +155,7 @@ struct OperandText {
     guard addressSize != 2, instruction.modRM & 7 == 4, instruction.modRM < 0xC0,
       instruction.index == Instruction.noRegister, instruction.operands[0].kind != .none
     else { return false }
-    if instruction.base == Instruction.noRegister { return instruction.mode != .bits64 }
+    if instruction.base == Instruction.noRegister { return instruction.mode != .bits64 || instruction.scale != 1 }
     return instruction.base & 7 != 4 || instruction.scale != 1
   }
 }
