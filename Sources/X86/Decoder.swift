@@ -1,11 +1,13 @@
 /// Decodes instructions of the CPU that has certain features. Any byte sequence has an outcome; nothing is allocated.
 public struct Decoder: Sendable {
   private let table = OpcodeTable.shared
-  private let missing: RowAttributes
+  private let missing: InstructionAttributes
 
   /// An instruction that needs a CPUID feature not among `features` is undefined, or is what older CPUs take it for
   /// (TZCNT, LZCNT). The first decoder compiles the opcode tables.
-  public init(features: RowAttributes = .allFeatures) { missing = RowAttributes.allFeatures.subtracting(features) }
+  public init(features: InstructionAttributes = .allFeatures) {
+    missing = InstructionAttributes.allFeatures.subtracting(features)
+  }
 
   /// Decodes the instruction at the start of `bytes`. More than 15 bytes are never read.
   @inline(__always)
@@ -110,7 +112,7 @@ struct DecodeState {
   /// False: #UD.
   @inline(__always)
   mutating func decode(
-    into instruction: inout Instruction, _ table: OpcodeTable, missing: RowAttributes
+    into instruction: inout Instruction, _ table: OpcodeTable, missing: InstructionAttributes
   ) -> Bool {
     readPrefixes()
     var map = OpcodeMap.oneByte

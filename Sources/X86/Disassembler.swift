@@ -39,7 +39,8 @@ public enum Disassembler {
       switch instruction.operation {
       case .call, .jmp, .jcc, .ret: text += "bnd "
       default:
-        text += instruction.attributes.contains(.lockable) && instruction.prefixes.contains(.lock)
+        text +=
+          instruction.attributes.contains(.lockable) && instruction.prefixes.contains(.lock)
           ? "xacquire " : "repnz "
       }
     }
@@ -73,11 +74,13 @@ public enum Disassembler {
     case .jmpf: return "jmp"
     case .fxsave, .fxrstor, .xsave, .xrstor, .xsaveopt, .xsavec, .xsaves, .xrstors:
       return String(describing: instruction.operation) + (size == 8 ? "64" : "")
-    case .mov where instruction.operands[1].kind == .immediate && instruction.operands[1].size == 8
+    case .mov
+    where instruction.operands[1].kind == .immediate && instruction.operands[1].size == 8
       && instruction.modRM == 0 && instruction.opcode & 0xF8 == 0xB8,
       .mov where instruction.opcode & 0xFC == 0xA0 && instruction.addressSize == 8:
       return "movabs"
-    case .sysret, .sysexit: return String(describing: instruction.operation) + (size == 8 ? "q" : instruction.mode == .bits64 ? "d" : "")
+    case .sysret, .sysexit:
+      return String(describing: instruction.operation) + (size == 8 ? "q" : instruction.mode == .bits64 ? "d" : "")
     case .cmpps, .cmppd, .cmpss, .cmpsd:
       let name = String(describing: instruction.operation)
       let predicate = Int(truncatingIfNeeded: instruction.immediate & 0xFF)

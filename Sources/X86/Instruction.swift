@@ -88,7 +88,7 @@ public struct Instruction: Sendable {
   /// Sign-extended from its encoding, except a far pointer's offset.
   public var immediate: Int64 = 0
   /// Validity, privilege and features, from the opcode tables.
-  public var attributes: RowAttributes = []
+  public var attributes: InstructionAttributes = []
   public var operation = Operation.invalid
   /// The line of the opcode tables, counted from 1; two encodings never share one.
   public var row: UInt16 = 0

@@ -8,50 +8,51 @@ struct OpcodeRow: Sendable {
   let operation: Operation
   /// Operand codes of SDM vol. 2, appendix A.2, separated by commas; `OperandSpec` lists them.
   let operands: StaticString
-  let attributes: RowAttributes
+  let attributes: InstructionAttributes
 }
 
 func row(
-  _ encoding: StaticString, _ operation: Operation, _ operands: StaticString = "", _ attributes: RowAttributes = []
+  _ encoding: StaticString, _ operation: Operation, _ operands: StaticString = "",
+  _ attributes: InstructionAttributes = []
 ) -> OpcodeRow {
   OpcodeRow(encoding: encoding, operation: operation, operands: operands, attributes: attributes)
 }
 
 /// What the tables know of an instruction beside its encoding: where it is valid, who may execute it, and the CPUID
 /// features without which it is undefined.
-public struct RowAttributes: OptionSet, Sendable {
+public struct InstructionAttributes: OptionSet, Sendable {
   public var rawValue: UInt64
   public init(rawValue: UInt64) { self.rawValue = rawValue }
 
   /// Invalid in 64-bit mode.
-  public static let i64 = RowAttributes(rawValue: 1 << 0)
+  public static let i64 = InstructionAttributes(rawValue: 1 << 0)
   /// Valid in 64-bit mode only.
-  public static let o64 = RowAttributes(rawValue: 1 << 1)
+  public static let o64 = InstructionAttributes(rawValue: 1 << 1)
   /// In 64-bit mode the operand size defaults to 64 bits and cannot be 32.
-  public static let d64 = RowAttributes(rawValue: 1 << 2)
+  public static let d64 = InstructionAttributes(rawValue: 1 << 2)
   /// In 64-bit mode the operand size is 64 bits whatever the prefixes.
-  public static let f64 = RowAttributes(rawValue: 1 << 3)
+  public static let f64 = InstructionAttributes(rawValue: 1 << 3)
   /// LOCK is permitted when the destination is memory.
-  public static let lockable = RowAttributes(rawValue: 1 << 4)
+  public static let lockable = InstructionAttributes(rawValue: 1 << 4)
   /// #GP(0) unless CPL is 0.
-  public static let cpl0 = RowAttributes(rawValue: 1 << 5)
+  public static let cpl0 = InstructionAttributes(rawValue: 1 << 5)
   /// Subject to IOPL and the I/O permission bitmap.
-  public static let io = RowAttributes(rawValue: 1 << 6)
+  public static let io = InstructionAttributes(rawValue: 1 << 6)
   /// Sensitive to IOPL, in virtual-8086 mode or always.
-  public static let iopl = RowAttributes(rawValue: 1 << 7)
+  public static let iopl = InstructionAttributes(rawValue: 1 << 7)
   /// #UD in real-address and virtual-8086 mode (SYSENTER and SYSEXIT: #GP in real-address mode).
-  public static let protected = RowAttributes(rawValue: 1 << 8)
+  public static let protected = InstructionAttributes(rawValue: 1 << 8)
   /// ModRM.mod is ignored: r/m is always a register.
-  public static let modIgnored = RowAttributes(rawValue: 1 << 9)
+  public static let modIgnored = InstructionAttributes(rawValue: 1 << 9)
   /// Without the feature the mandatory prefix is ignored and the instruction is that of the row without it.
-  public static let prefixIgnorable = RowAttributes(rawValue: 1 << 10)
+  public static let prefixIgnorable = InstructionAttributes(rawValue: 1 << 10)
 
   /// The part that is features.
-  public static let allFeatures = RowAttributes(rawValue: ~0 << firstFeature)
+  public static let allFeatures = InstructionAttributes(rawValue: ~0 << firstFeature)
   private static let firstFeature: UInt64 = 16
 
-  private static func feature(_ number: UInt64) -> RowAttributes {
-    RowAttributes(rawValue: 1 << (firstFeature + number))
+  private static func feature(_ number: UInt64) -> InstructionAttributes {
+    InstructionAttributes(rawValue: 1 << (firstFeature + number))
   }
 
   // Named as CPUID's flags (SDM vol. 2, CPUID).

@@ -1,11 +1,11 @@
 /// The opcode rows compiled for lookup: one entry for each opcode byte of each map, which says what else selects the
 /// instruction; a cell for each combination of those selectors; and the rows as plain data.
-// Safety: the memory is written in `init` and never again, nor freed. `entry` is called with a map's number and a byte;
+// Safety: the memory is written by `Compilation` and never again, nor freed. `entry` is called with a map's number and a byte;
 // an entry's cells exist for all values of its selectors; a cell holds the number of a row.
 struct OpcodeTable: @unchecked Sendable {
   /// A row, compiled.
   struct Row {
-    var attributes: RowAttributes = []
+    var attributes: InstructionAttributes = []
     var operation = Operation.invalid
     var hasMandatoryPrefix = false
     var operands: (OperandSpec, OperandSpec, OperandSpec, OperandSpec) = (.none, .none, .none, .none)
@@ -63,16 +63,13 @@ struct OpcodeTable: @unchecked Sendable {
     var hasModRM = false
   }
 
-  static let shared = OpcodeTable()
+  /// Compiled on first use.
+  static let shared = compilation.table
+  static let compilation = Compilation()
 
   private let entries: UnsafePointer<Entry>
   private let cells: UnsafePointer<UInt16>
-  private let compiled: UnsafePointer<Row>
-  /// The rows with the numbers that `Instruction.row` has; the first stands for no instruction.
-  let rows: [OpcodeRow]
-  let cellCount: Int
-  /// Rows that cannot be read, or that claim a cell which another, equally specific row claims too.
-  let mistakes: [String]
+  private let rows: UnsafePointer<Row>
 
   @inline(__always)
   func entry(_ map: OpcodeMap, _ opcode: UInt8) -> Entry { entries[map.rawValue &* 256 &+ Int(opcode)] }
@@ -81,10 +78,30 @@ struct OpcodeTable: @unchecked Sendable {
   @inline(__always)
   func rowNumber(_ entry: Entry, _ key: Key) -> Int { Int(cells[Int(entry.firstCell) &+ key.cell(entry.selectors)]) }
 
+  /// `number`: from `rowNumber`.
   @inline(__always)
-  func row(_ number: Int) -> UnsafePointer<Row> { compiled + number }
+  func row(_ number: Int) -> UnsafePointer<Row> { rows + number }
 
-  private init() {
+  fileprivate init(entries: UnsafePointer<Entry>, cells: UnsafePointer<UInt16>, rows: UnsafePointer<Row>) {
+    self.entries = entries
+    self.cells = cells
+    self.rows = rows
+  }
+}
+
+/// The making of the table.
+struct Compilation: Sendable {
+  let table: OpcodeTable
+  /// The rows with the numbers that `Instruction.row` has; the first stands for no instruction.
+  let rows: [OpcodeRow]
+  let cellCount: Int
+  /// Rows that cannot be read, or that claim a cell which another, equally specific row claims too.
+  let mistakes: [String]
+
+  init() {
+    typealias Row = OpcodeTable.Row
+    typealias Entry = OpcodeTable.Entry
+    typealias Selectors = OpcodeTable.Selectors
     let rows =
       [OpcodeRow(encoding: "", operation: .invalid, operands: "", attributes: [])] + OpcodeRow.oneByteMap
       + OpcodeRow.twoByteMap + OpcodeRow.twoByteMapSIMD + OpcodeRow.map0F38 + OpcodeRow.map0F3A + OpcodeRow.x87Map
@@ -128,10 +145,9 @@ struct OpcodeTable: @unchecked Sendable {
     storage.initialize(repeating: 0, count: cells.count)
     for (index, cell) in cells.enumerated() { storage[index] = cell }
 
+    table = OpcodeTable(
+      entries: UnsafePointer(entries), cells: UnsafePointer(storage), rows: UnsafePointer(compiled))
     self.rows = rows
-    self.compiled = UnsafePointer(compiled)
-    self.entries = UnsafePointer(entries)
-    self.cells = UnsafePointer(storage)
     self.mistakes = mistakes
     cellCount = cells.count
   }
@@ -144,10 +160,12 @@ struct OpcodeTable: @unchecked Sendable {
 
   /// Appends an entry's cells: in each the most specific row that permits it.
   private static func fill(
-    _ cells: inout [UInt16], _ entry: Entry, _ claims: [Claim], conflict: (Int, Int) -> Void
+    _ cells: inout [UInt16], _ entry: OpcodeTable.Entry, _ claims: [Claim], conflict: (Int, Int) -> Void
   ) {
     let selectors = entry.selectors
-    func values(_ selector: Selectors, _ count: Int) -> Range<Int> { 0..<(selectors.contains(selector) ? count : 1) }
+    func values(_ selector: OpcodeTable.Selectors, _ count: Int) -> Range<Int> {
+      0..<(selectors.contains(selector) ? count : 1)
+    }
     for prefix in values(.prefix, 4) {
       for mode in values(.mode, 2) {
         // Four cells, of which three are used: the selector takes two bits.

@@ -17,7 +17,9 @@ struct Listing {
 
   /// Calls with each instruction, in order.
   func forEachLine(_ body: (ListingLine) -> Void) {
-    guard let pipe = popen("/usr/bin/objdump -M intel,intel64 -w --insn-width=16 \(arguments) 2>/dev/null", "r") else { return }
+    guard let pipe = popen("/usr/bin/objdump -M intel,intel64 -w --insn-width=16 \(arguments) 2>/dev/null", "r") else {
+      return
+    }
     defer { pclose(pipe) }
     var buffer: UnsafeMutablePointer<CChar>?
     var capacity = 0

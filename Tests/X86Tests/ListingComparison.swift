@@ -79,7 +79,9 @@ struct ListingComparison {
   private static func isPrefix(_ word: String) -> Bool { idlePrefixes.contains(word) || word.hasPrefix("rex") }
 
   private static func words(_ text: String) -> [String] {
-    text.split(whereSeparator: { $0 == " " || $0 == "\n" || $0 == "\t" }).map(String.init).drop(while: isPrefix).map { $0 }
+    text.split(whereSeparator: { $0 == " " || $0 == "\n" || $0 == "\t" }).map(String.init).drop(while: isPrefix).map {
+      $0
+    }
   }
 
   /// Instructions outside the supported set, by extension.
@@ -127,7 +129,9 @@ struct ListingComparison {
       if instruction.operation == .wbinvd, words[0] == "wbnoinvd" { return "a hint to newer CPUs" }
       if instruction.rex & 1 != 0, words[0] == "pause" { return "XCHG R8 with F3" }
       // objdump writes FWORD for m16:64, and a 16-bit source for MOVSXD with 66 and REX.W.
-      if instruction.rex & 8 != 0, instruction.operands[0].size == 10 || line.text.contains("FWORD PTR") { return "m16:64" }
+      if instruction.rex & 8 != 0, instruction.operands[0].size == 10 || line.text.contains("FWORD PTR") {
+        return "m16:64"
+      }
       if instruction.rex & 8 != 0, words[0] == "movsxd", line.text.contains("WORD PTR") { return "66 under REX.W" }
     default: break
     }
