@@ -15,7 +15,7 @@ struct Listing {
 
   static var isAvailable: Bool { access("/usr/bin/objdump", X_OK) == 0 }
 
-  /// Calls with each instruction, in order.
+  /// Calls with each instruction, in order; without the last, which the end of the range may cut.
   func forEachLine(_ body: (ListingLine) -> Void) {
     guard let pipe = popen("/usr/bin/objdump -M intel,intel64 -w --insn-width=16 \(arguments) 2>/dev/null", "r") else {
       return
@@ -24,11 +24,14 @@ struct Listing {
     var buffer: UnsafeMutablePointer<CChar>?
     var capacity = 0
     defer { free(buffer) }
+    var last: ListingLine?
     while true {
       let count = getline(&buffer, &capacity, pipe)
       guard count > 0, let buffer else { return }
       let line = UnsafeRawBufferPointer(start: buffer, count: count)
-      if let parsed = Self.parse(line) { body(parsed) }
+      guard let parsed = Self.parse(line) else { continue }
+      if let last { body(last) }
+      last = parsed
     }
   }
 

@@ -132,7 +132,9 @@ struct ListingComparison {
       if instruction.rex & 8 != 0, instruction.operands[0].size == 10 || line.text.contains("FWORD PTR") {
         return "m16:64"
       }
-      if instruction.rex & 8 != 0, words[0] == "movsxd", line.text.contains("WORD PTR") { return "66 under REX.W" }
+      if instruction.rex & 8 != 0, instruction.prefixes.contains(.operandSize), words[0] == "movsxd" {
+        return "66 under REX.W"
+      }
     default: break
     }
     return nil

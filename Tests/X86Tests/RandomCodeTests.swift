@@ -31,7 +31,7 @@ import X86
       }
     }
     #expect(longest <= 15)
-    #expect(longest > 10)
+    #expect(longest >= 10)
   }
 
   @Test(arguments: DecodeMode.allCases)
