@@ -6,7 +6,7 @@ public enum Disassembler {
     var text = prefixText(instruction)
     text += mnemonic(instruction) + sizeSuffix(instruction)
     var operands = names.all()
-    if namesImmediate(instruction) { operands.removeLast() }
+    if namesImmediate(instruction) { _ = operands.popLast() }
     if instruction.operation == .nop, instruction.opcode == 0x90, instruction.prefixes.contains(.operandSize) {
       // The accumulator exchanged with itself, as it is written with a size of its own.
       operands = instruction.operandSize == 2 ? ["ax", "ax"] : ["eax", "eax"]
@@ -26,22 +26,18 @@ public enum Disassembler {
   /// The prefixes that change what an instruction does.
   private static func prefixText(_ instruction: Instruction) -> String {
     var text = instruction.prefixes.contains(.lock) ? "lock " : ""
-    let isMandatory = instruction.prefixes.contains(.mandatory)
-    if instruction.prefixes.contains(.rep), !isMandatory {
-      switch instruction.operation {
-      case .cmps, .scas: text += "repz "
-      case .ins, .outs, .movs, .lods, .stos: text += "rep "
-      case .ret: text += "repz "
-      default: text += instruction.attributes.contains(.lockable) ? "xrelease " : "repz "
+    if !instruction.prefixes.contains(.mandatory) {
+      if instruction.prefixes.contains(.rep) {
+        switch instruction.operation {
+        case .ins, .outs, .movs, .lods, .stos: text += "rep "
+        default: text += "repz "
+        }
       }
-    }
-    if instruction.prefixes.contains(.repne), !isMandatory {
-      switch instruction.operation {
-      case .call, .jmp, .jcc, .ret: text += "bnd "
-      default:
-        text +=
-          instruction.attributes.contains(.lockable) && instruction.prefixes.contains(.lock)
-          ? "xacquire " : "repnz "
+      if instruction.prefixes.contains(.repne) {
+        switch instruction.operation {
+        case .call, .jmp, .jcc, .ret: text += "bnd "
+        default: text += "repnz "
+        }
       }
     }
     if instruction.segmentPrefix == 0x3E, instruction.operation == .call || instruction.operation == .jmp,

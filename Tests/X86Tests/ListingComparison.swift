@@ -70,18 +70,18 @@ struct ListingComparison {
     examples[mnemonic, default: []].append("\(bytes): \(Self.normal(line.text)) | \(ours)")
   }
 
-  /// Prefixes without effect, which objdump writes before the mnemonic.
-  private static let idlePrefixes: Set<String> = [
-    "data16", "data32", "addr16", "addr32", "cs", "ds", "es", "ss", "fs", "gs", "repz", "repnz", "rep", "bnd",
-    "notrack", "lock", "xacquire", "xrelease",
+  /// Prefixes that objdump writes as words, and what this disassembler calls those it writes too.
+  private static let prefixes: [String: String?] = [
+    "data16": nil, "data32": nil, "addr16": nil, "addr32": nil, "cs": nil, "ds": nil, "es": nil, "ss": nil, "fs": nil,
+    "gs": nil, "lock": "lock", "rep": "rep", "repz": "repz", "repnz": "repnz", "bnd": "bnd", "notrack": "notrack",
+    "xacquire": "repnz", "xrelease": "repz",
   ]
 
-  private static func isPrefix(_ word: String) -> Bool { idlePrefixes.contains(word) || word.hasPrefix("rex") }
+  private static func isPrefix(_ word: String) -> Bool { prefixes.keys.contains(word) || word.hasPrefix("rex") }
 
+  /// Mnemonic and operands.
   private static func words(_ text: String) -> [String] {
-    text.split(whereSeparator: { $0 == " " || $0 == "\n" || $0 == "\t" }).map(String.init).drop(while: isPrefix).map {
-      $0
-    }
+    Array(text.split(whereSeparator: { $0 == " " || $0 == "\n" || $0 == "\t" }).map(String.init).drop(while: isPrefix))
   }
 
   /// Instructions outside the supported set, by extension.
@@ -157,15 +157,21 @@ struct ListingComparison {
   static func normal(_ text: String) -> String {
     var words: [String] = []
     for word in text.split(whereSeparator: { $0 == " " || $0 == "\n" || $0 == "\t" }) {
-      if word.hasPrefix("#") { break }
-      if word.hasPrefix("<") { break }
+      if word.hasPrefix("#") || word.hasPrefix("<") { break }
       words.append(String(word))
+    }
+    var prefixes = words.prefix(while: isPrefix).compactMap { Self.prefixes[$0] ?? nil }
+    // Of F2 and F3 the last counts.
+    while let index = prefixes.firstIndex(where: { $0.hasPrefix("rep") }),
+      prefixes[(index + 1)...].contains(where: { $0.hasPrefix("rep") || $0 == "bnd" })
+    {
+      prefixes.remove(at: index)
     }
     words = Array(words.drop(while: isPrefix))
     // objdump writes the target of a branch without 0x when the file has symbols.
-    if words.count == 2, let first = words.first, first.hasPrefix("j") || first == "call" || first.hasPrefix("loop") {
+    if words.count == 2, words[0].hasPrefix("j") || words[0] == "call" || words[0].hasPrefix("loop") {
       if words[1].hasPrefix("0x") { words[1].removeFirst(2) }
     }
-    return words.joined(separator: " ")
+    return (prefixes.sorted() + words).joined(separator: " ")
   }
 }
