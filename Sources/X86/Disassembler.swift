@@ -9,7 +9,8 @@ public enum Disassembler {
     if namesImmediate(instruction) { _ = operands.popLast() }
     if instruction.operation == .nop, instruction.opcode == 0x90, instruction.prefixes.contains(.operandSize) {
       // The accumulator exchanged with itself, as it is written with a size of its own.
-      operands = instruction.operandSize == 2 ? ["ax", "ax"] : ["eax", "eax"]
+      let name = instruction.operandSize == 2 ? "ax" : instruction.operandSize == 4 ? "eax" : "rax"
+      operands = [name, name]
     }
     if !operands.isEmpty {
       text += " " + operands.joined(separator: ",")

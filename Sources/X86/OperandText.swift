@@ -154,7 +154,9 @@ struct OperandText {
     guard addressSize != 2, instruction.modRM & 7 == 4, instruction.modRM < 0xC0,
       instruction.index == Instruction.noRegister, instruction.operands[0].kind != .none
     else { return false }
-    if instruction.base == Instruction.noRegister { return instruction.mode != .bits64 || instruction.scale != 1 }
+    if instruction.base == Instruction.noRegister {
+      return addressSize == 4 && instruction.mode != .bits16 || instruction.scale != 1
+    }
     return instruction.base & 7 != 4 || instruction.scale != 1
   }
 }

@@ -91,8 +91,17 @@ struct ListingComparison {
       "3DNow!": "femms pi2fw pi2fd pf2iw pf2id pfnacc pfpnacc pfcmpge pfmin pfrcp pfrsqrt pfsub pfadd pfcmpgt pfmax "
         + "pfrcpit1 pfrsqit1 pfsubr pfacc pfcmpeq pfmul pfrcpit2 pmulhrw pswapd pavgusb",
       "MPX": "bndldx bndstx bndmov bndcl bndcu bndcn bndmk",
+      "PadLock": "montmul xsha1 xsha256 xstore-rng xcrypt-ecb xcrypt-cbc xcrypt-ctr xcrypt-cfb xcrypt-ofb",
+      "SSE4A": "extrq insertq movntss movntsd",
+      "SVM":
+        "vmrun vmload vmsave stgi clgi skinit invlpga vmgexit psmash pvalidate rmpupdate rmpadjust tlbsync invlpgb",
+      "newer system instructions":
+        "serialize xsusldtrk xresldtrk uiret testui clui stui senduipi rdmsrlist wrmsrlist wrmsrns rdpru mcommit monitorx "
+        + "mwaitx clzero pconfig tpause umonitor umwait ptwrite movdiri movdir64b enqcmd enqcmds loadiwkey hreset vmfunc "
+        + "tdcall seamcall seamret seamops enclu encls enclv encodekey128 encodekey256 gf2p8mulb gf2p8affineqb "
+        + "gf2p8affineinvqb",
       "VMX, SMX": "vmread vmwrite getsec vmclear vmptrld vmptrst vmxon invept invvpid vmlaunch vmresume vmxoff",
-      "CET": "rdsspd rdsspq incsspd incsspq saveprevssp setssbsy",
+      "CET": "wrssd wrssq wrussd wrussq rstorssp clrssbsy rdsspd rdsspq incsspd incsspq saveprevssp setssbsy",
       "RAO-INT, CMPccXADD": "aadd aand aor axor cmpbxadd cmpbexadd cmplxadd cmplexadd cmpnbxadd cmpnbexadd cmpnlxadd "
         + "cmpnlexadd cmpnoxadd cmpnpxadd cmpnsxadd cmpnzxadd cmpoxadd cmppxadd cmpsxadd cmpzxadd",
       "8087 and 80287 control": "fneni(8087 fndisi(8087 fnsetpm(287 frstpm(287",
@@ -122,6 +131,7 @@ struct ListingComparison {
         return "no such segment register: #UD"
       }
       if words[0] == "mov", line.bytes.contains(0x0F) { return "no such control or debug register: #UD" }
+      if words[0] == "pmovmskb", line.text.hasPrefix("rep") { return "PMOVMSKB with F2 or F3: #UD" }
       if words[0].hasPrefix("sysret") || words[0] == "syscall" { return "AMD: SYSCALL outside 64-bit mode" }
     case .instruction(let instruction):
       if instruction.operation == .fwait, words[0].hasPrefix("f") { return "FWAIT joined to the next" }
@@ -143,7 +153,8 @@ struct ListingComparison {
   /// Why a text may be another than objdump's.
   private static func reasonForText(_ instruction: Instruction, _ ours: String, _ theirs: String) -> String? {
     if instruction.operands[0].kind == .relative, instruction.operandSize == 2, instruction.operands[0].size == 1,
-      ours.suffix(3) == theirs.suffix(3)
+      let target = theirs.split(separator: " ").last, let ourTarget = ours.split(separator: " ").last,
+      (UInt64(target, radix: 16) ?? 0) & 0xFFFF == (UInt64(ourTarget, radix: 16) ?? 1) & 0xFFFF
     {
       return "objdump does not wrap IP for short branches"
     }
@@ -172,6 +183,6 @@ struct ListingComparison {
     if words.count == 2, words[0].hasPrefix("j") || words[0] == "call" || words[0].hasPrefix("loop") {
       if words[1].hasPrefix("0x") { words[1].removeFirst(2) }
     }
-    return (prefixes.sorted() + words).joined(separator: " ")
+    return (Set(prefixes).sorted() + words).joined(separator: " ")
   }
 }
