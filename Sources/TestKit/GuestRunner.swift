@@ -56,6 +56,15 @@ public enum GuestRunner {
     }
   }
 
+  /// Runs `vmrun` to its end where the files in `directory` are missing (mount_namespaces(7); needs root).
+  public static func run(_ arguments: [String], without directory: String) async throws -> RunningProgram {
+    let script = #"mount -t tmpfs none "$0" && exec "$@""#
+    let running = try RunningProgram.start(
+      "/usr/bin/unshare", ["--mount", "sh", "-c", script, directory, program] + arguments, seconds: 60)
+    try await running.allEnd()
+    return running
+  }
+
   /// Runs `vmrun` to its end.
   public static func run(
     _ arguments: [String], streams: ProgramStreams = ProgramStreams(), seconds: Double = 60,

@@ -64,8 +64,18 @@ extension Machines {
         Machines.arguments("hello.rom"), ["/dev/kvm: permission denied", "usermod -aG kvm"], rights: .user("tester"))
     }
 
+    @Test(.enabled(if: Engine.kvm.isUsable, Engine.kvm.comment), .enabled(if: isRoot, "needs root to hide a directory"))
+    func missingFirmwareNamesThePackage() async throws {
+      let run = try await GuestRunner.run(
+        Engine.kvm.arguments + ["--snapshot", GuestRunner.guest("hello.img")], without: "/usr/share/seabios")
+      check(run, ["/usr/share/seabios/", "install it with: apt install seabios"])
+    }
+
     private func expect(_ arguments: [String], _ says: [String], rights: ProgramRights) async throws {
-      let run = try await GuestRunner.run(arguments, rights: rights)
+      check(try await GuestRunner.run(arguments, rights: rights), says)
+    }
+
+    private func check(_ run: RunningProgram, _ says: [String]) {
       #expect(run.ending == .exited(125), "\(run.transcript)")
       #expect(run.output.isEmpty)
       let said = lines(run.error).filter { !$0.hasPrefix("vmrun: accel ") }
