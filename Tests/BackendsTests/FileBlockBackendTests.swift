@@ -49,6 +49,26 @@ private func open(
 }
 
 @Suite struct FileBlockBackendTests {
+  /// /dev/full takes no byte, and cannot be synchronised.
+  @Test func theUserIsToldOnceOfEachHostErrorAndTheGuestEveryTime() throws {
+    let lines = Mutex<[String]>([])
+    let backend = try FileBlockBackend(
+      image: try Descriptor.open("/dev/full", .readWrite), overlay: nil,
+      spec: BlockSpec(id: "disk0", path: "/full.img"),
+      geometry: ImageGeometry(size: 1 << 20)
+    ) { line in lines.withLock { $0.append(line) } }
+    let memory = Memory(512)
+    for sector in 0..<3 {
+      #expect(run(backend, .write, UInt64(sector) * 512, [memory.part(0..<512)]) == .noSpace)
+      #expect(run(backend, .flush) == .host(errno: ErrorNumber.invalid))
+    }
+    #expect(
+      lines.withLock { $0 } == [
+        "/full.img: pwritev: No space left on device; the guest is told of an I/O error",
+        "/full.img: fdatasync: Invalid argument; the guest is told of an I/O error",
+      ])
+  }
+
   @Test(arguments: [CacheMode.writeback, .writethrough, .unsafe])
   func whatIsWrittenIsReadBackAndStandsInTheFile(_ cache: CacheMode) throws {
     let file = try TemporaryFile(pattern(1 << 16))
