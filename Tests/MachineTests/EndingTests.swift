@@ -40,6 +40,10 @@ extension Machines {
         run.signal(SignalNumber.kill)
         #expect(try await run.allEnd(since: start).all < 1)
         #expect(run.ending == .killed(signal: 9))
+        // Its streams close a moment before it is gone.
+        while ProcessTable.isRunning(devices), monotonicNanoseconds() - start < 1_000_000_000 {
+          try await Task.sleep(for: .milliseconds(5))
+        }
         #expect(!ProcessTable.isRunning(devices))
       }
     }
