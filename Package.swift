@@ -37,6 +37,7 @@ let package = Package(
     layer("Backends", ["LinuxSystem", "MachineModel"]),
     layer("DeviceKit", ["MachineModel", "GuestMemory", "Buses", "Backends"]),
     layer("Engines", ["LinuxSystem"]),
+    layer("X86", []),
 
     // What implements them. Engines never see devices; devices never see engines.
     layer("Devices", ["DeviceKit"]),
@@ -54,6 +55,7 @@ let package = Package(
 
     layer("TestKit", ["DeviceKit", "LinuxSystem"]),
     tests("GuestMemoryTests", ["GuestMemory"]),
+    tests("X86Tests", ["X86"]),
     tests("BusesTests", ["Buses", "TestKit"]),
     tests("BackendsTests", ["Backends", "TestKit"]),
     tests("DevicesTests", ["Devices", "TestKit"]),

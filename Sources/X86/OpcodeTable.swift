@@ -1,0 +1,193 @@
+/// The opcode rows compiled for lookup: one entry for each opcode byte of each map, which says what else selects the
+/// instruction; a cell for each combination of those selectors; and the rows as plain data.
+// Safety: the memory is written in `init` and never again, nor freed. `entry` is called with a map's number and a byte;
+// an entry's cells exist for all values of its selectors; a cell holds the number of a row.
+struct OpcodeTable: @unchecked Sendable {
+  /// A row, compiled.
+  struct Row {
+    var attributes: RowAttributes = []
+    var operation = Operation.invalid
+    var hasMandatoryPrefix = false
+    var operands: (OperandSpec, OperandSpec, OperandSpec, OperandSpec) = (.none, .none, .none, .none)
+  }
+
+  /// What selects a row beside the opcode byte.
+  struct Selectors: OptionSet {
+    let rawValue: UInt8
+    static let prefix = Selectors(rawValue: 1)
+    static let mode = Selectors(rawValue: 2)
+    static let size = Selectors(rawValue: 4)
+    static let mod = Selectors(rawValue: 8)
+    static let reg = Selectors(rawValue: 16)
+    static let rm = Selectors(rawValue: 32)
+
+    init(rawValue: UInt8) { self.rawValue = rawValue }
+
+    /// What a pattern asks about.
+    init(_ pattern: OpcodePattern) {
+      var selectors: Selectors = []
+      if !pattern.prefix.isFree { selectors.insert(.prefix) }
+      if !pattern.mode.isFree { selectors.insert(.mode) }
+      if !pattern.size.isFree { selectors.insert(.size) }
+      if !pattern.mod.isFree { selectors.insert(.mod) }
+      if !pattern.reg.isFree { selectors.insert(.reg) }
+      if !pattern.rm.isFree { selectors.insert(.rm) }
+      self = selectors
+    }
+  }
+
+  /// The values that select a row. `prefix`: none 0, 66 1, F3 2, F2 3. `size`: 16-bit 0, 32-bit 1, 64-bit 2.
+  struct Key {
+    var prefix = 0
+    var mode = 0
+    var size = 0
+    var modRM: UInt8 = 0
+
+    /// The cell's number among an entry's cells.
+    @inline(__always)
+    func cell(_ selectors: Selectors) -> Int {
+      var cell = 0
+      if selectors.contains(.prefix) { cell = prefix }
+      if selectors.contains(.mode) { cell = cell << 1 | mode }
+      if selectors.contains(.size) { cell = cell << 2 | size }
+      if selectors.contains(.mod) { cell = cell << 1 | (modRM >= 0xC0 ? 1 : 0) }
+      if selectors.contains(.reg) { cell = cell << 3 | Int(modRM >> 3 & 7) }
+      if selectors.contains(.rm) { cell = cell << 3 | Int(modRM & 7) }
+      return cell
+    }
+  }
+
+  struct Entry {
+    var firstCell: UInt16 = 0
+    var selectors: Selectors = []
+    var hasModRM = false
+  }
+
+  static let shared = OpcodeTable()
+
+  private let entries: UnsafePointer<Entry>
+  private let cells: UnsafePointer<UInt16>
+  private let compiled: UnsafePointer<Row>
+  /// The rows with the numbers that `Instruction.row` has; the first stands for no instruction.
+  let rows: [OpcodeRow]
+  let cellCount: Int
+  /// Rows that cannot be read, or that claim a cell which another, equally specific row claims too.
+  let mistakes: [String]
+
+  @inline(__always)
+  func entry(_ map: OpcodeMap, _ opcode: UInt8) -> Entry { entries[map.rawValue &* 256 &+ Int(opcode)] }
+
+  /// The number of the row, 0 where there is no instruction.
+  @inline(__always)
+  func rowNumber(_ entry: Entry, _ key: Key) -> Int { Int(cells[Int(entry.firstCell) &+ key.cell(entry.selectors)]) }
+
+  @inline(__always)
+  func row(_ number: Int) -> UnsafePointer<Row> { compiled + number }
+
+  private init() {
+    let rows =
+      [OpcodeRow(encoding: "", operation: .invalid, operands: "", attributes: [])] + OpcodeRow.oneByteMap
+      + OpcodeRow.twoByteMap + OpcodeRow.twoByteMapSIMD + OpcodeRow.map0F38 + OpcodeRow.map0F3A + OpcodeRow.x87Map
+      + OpcodeRow.vexMaps
+    var mistakes: [String] = []
+    let compiled = UnsafeMutablePointer<Row>.allocate(capacity: rows.count)
+    compiled.initialize(repeating: Row(), count: rows.count)
+    let entries = UnsafeMutablePointer<Entry>.allocate(capacity: OpcodeMap.count * 256)
+    entries.initialize(repeating: Entry(), count: OpcodeMap.count * 256)
+
+    var claims = [[Claim]](repeating: [], count: OpcodeMap.count * 256)
+    for (number, row) in rows.enumerated().dropFirst() {
+      guard let operands = Self.operands(row), let pattern = OpcodePattern(row, operands: operands) else {
+        mistakes.append("\(row.encoding) \(row.operands): notation")
+        continue
+      }
+      compiled[number] = Row(
+        attributes: row.attributes, operation: row.operation, hasMandatoryPrefix: pattern.hasMandatoryPrefix,
+        operands: (operands[0], operands[1], operands[2], operands[3]))
+      let claim = Claim(row: number, pattern: pattern, breadth: pattern.breadth)
+      let first = pattern.map.rawValue * 256 + Int(pattern.opcode)
+      for slot in first..<min(first + pattern.opcodeCount, OpcodeMap.count * 256) { claims[slot].append(claim) }
+    }
+
+    // Cell 0 is that of every opcode without instruction.
+    var cells: [UInt16] = [0]
+    for (slot, claims) in claims.enumerated() where !claims.isEmpty {
+      var entry = Entry(firstCell: UInt16(truncatingIfNeeded: cells.count))
+      for claim in claims {
+        entry.selectors.formUnion(Selectors(claim.pattern))
+        entry.hasModRM = entry.hasModRM || claim.pattern.hasModRM
+      }
+      if claims.contains(where: { $0.pattern.hasModRM != entry.hasModRM }) {
+        mistakes.append("\(rows[claims[0].row].encoding): with and without ModRM")
+      }
+      Self.fill(&cells, entry, claims) { mistakes.append("\(rows[$0].encoding) and \(rows[$1].encoding)") }
+      entries[slot] = entry
+    }
+    if cells.count > Int(UInt16.max) { mistakes.append("more cells than an entry can count") }
+    let storage = UnsafeMutablePointer<UInt16>.allocate(capacity: cells.count)
+    storage.initialize(repeating: 0, count: cells.count)
+    for (index, cell) in cells.enumerated() { storage[index] = cell }
+
+    self.rows = rows
+    self.compiled = UnsafePointer(compiled)
+    self.entries = UnsafePointer(entries)
+    self.cells = UnsafePointer(storage)
+    self.mistakes = mistakes
+    cellCount = cells.count
+  }
+
+  private struct Claim {
+    let row: Int
+    let pattern: OpcodePattern
+    let breadth: Int
+  }
+
+  /// Appends an entry's cells: in each the most specific row that permits it.
+  private static func fill(
+    _ cells: inout [UInt16], _ entry: Entry, _ claims: [Claim], conflict: (Int, Int) -> Void
+  ) {
+    let selectors = entry.selectors
+    func values(_ selector: Selectors, _ count: Int) -> Range<Int> { 0..<(selectors.contains(selector) ? count : 1) }
+    for prefix in values(.prefix, 4) {
+      for mode in values(.mode, 2) {
+        // Four cells, of which three are used: the selector takes two bits.
+        for size in values(.size, 4) {
+          for mod in values(.mod, 2) {
+            for reg in values(.reg, 8) {
+              for rm in values(.rm, 8) {
+                var best: Claim?
+                for claim in claims {
+                  let pattern = claim.pattern
+                  guard !selectors.contains(.prefix) || pattern.prefix.permits(prefix),
+                    !selectors.contains(.mode) || pattern.mode.permits(mode),
+                    !selectors.contains(.size) || pattern.size.permits(size),
+                    !selectors.contains(.mod) || pattern.mod.permits(mod),
+                    !selectors.contains(.reg) || pattern.reg.permits(reg),
+                    !selectors.contains(.rm) || pattern.rm.permits(rm)
+                  else { continue }
+                  if let other = best {
+                    if claim.breadth == other.breadth { conflict(other.row, claim.row) }
+                    if claim.breadth >= other.breadth { continue }
+                  }
+                  best = claim
+                }
+                cells.append(UInt16(truncatingIfNeeded: best?.row ?? 0))
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+
+  /// A row's four operands; nil when one is no operand code.
+  private static func operands(_ row: OpcodeRow) -> [OperandSpec]? {
+    var operands: [OperandSpec] = []
+    var isValid = true
+    ASCIISlice(row.operands).forEachPart(separator: ",") { part in
+      if let operand = OperandSpec(part) { operands.append(operand) } else { isValid = false }
+    }
+    guard isValid, operands.count <= 4 else { return nil }
+    return operands + [OperandSpec](repeating: .none, count: 4 - operands.count)
+  }
+}
