@@ -42,6 +42,7 @@ let package = Package(
     // What implements them. Engines never see devices; devices never see engines.
     layer("Devices", ["DeviceKit"]),
     layer("KVMEngine", ["Engines", "CKVM", "LinuxSystem"]),
+    layer("SoftEngine", ["Engines", "LinuxSystem"]),
     layer(
       "Sandbox", ["LinuxSystem", "CLinux", "CSandbox", "CSeccomp", "CCap"],
       resources: [.embedInCode("Policies/device.policy"), .embedInCode("Policies/vcpu.policy")]),
@@ -67,6 +68,7 @@ let package = Package(
       swiftSettings: strict),
     tests("SandboxTests", ["Sandbox", "TestKit", "sandbox-probe"]),
     tests("KVMEngineTests", ["KVMEngine", "TestKit"]),
+    tests("SoftEngineTests", ["SoftEngine"]),
     tests("MachineTests", ["Processes", "TestKit"]),
   ],
   swiftLanguageModes: [.v6]
