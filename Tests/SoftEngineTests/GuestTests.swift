@@ -6,16 +6,26 @@ import Testing
 
 /// Guests of `guests/` on the software CPU, with a serial port and the exit device for a bus.
 @Suite(.serialized) struct GuestTests {
-  private static let path = "guests/build/hello.rom"
+  private static func exists(_ name: String) -> Bool { access("guests/build/" + name, R_OK) == 0 }
 
-  @Test(.enabled(if: access(path, R_OK) == 0, "make -C guests"))
-  func aGuestGoesFromTheResetVectorTo64BitModeAndExits() throws {
+  private static func run(_ name: String) throws -> Outcome {
     var rom = [UInt8](repeating: 0, count: 65536)
-    let file = try #require(fopen(Self.path, "r"))
+    let file = try #require(fopen("guests/build/" + name, "r"))
     defer { fclose(file) }
     let read = fread(&rom, 1, rom.count, file)
     #expect(read == rom.count)
-    let outcome = try Self.boot(rom)
+    return try boot(rom)
+  }
+
+  @Test(.enabled(if: exists("triple-fault.rom"), "make -C guests"))
+  func anExceptionWithoutAHandlerShutsTheProcessorDown() throws {
+    let outcome = try Self.run("triple-fault.rom")
+    #expect(outcome.end.hasPrefix("triple fault"), "\(outcome)")
+  }
+
+  @Test(.enabled(if: exists("hello.rom"), "make -C guests"))
+  func aGuestGoesFromTheResetVectorTo64BitModeAndExits() throws {
+    let outcome = try Self.run("hello.rom")
     #expect(outcome.status == 0, "\(outcome)")
     #expect(outcome.output.contains("Hello from ring 0, in 64-bit mode."), "\(outcome)")
   }
@@ -63,8 +73,12 @@ import Testing
       case .portIn(let port, let width, _, let data):
         memset(data, port == 0x3FD ? 0x60 : 0xFF, width)
       case .mmioRead(_, let width, let data): memset(data, 0xFF, width)
-      case .tripleFault, .failure, .halt:
-        outcome.end = "stopped at RIP 0x" + String(cpu.state.pointee.rip, radix: 16)
+      case .tripleFault:
+        outcome.end = "triple fault, RIP 0x" + String(cpu.state.pointee.rip, radix: 16)
+        return outcome
+      case .failure, .halt:
+        outcome.end =
+          "stopped at RIP 0x" + String(cpu.state.pointee.rip, radix: 16)
           + " vector \(cpu.state.pointee.vector) mode \(cpu.state.pointee.mode) CR2 \(String(cpu.state.pointee.cr2, radix: 16))"
         return outcome
       default: break
