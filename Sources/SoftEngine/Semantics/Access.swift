@@ -158,7 +158,7 @@ func suspend(_ state: State, _ op: MicroOp, _ fault: Fault) {
 }
 
 /// The exception of an access outside its segment.
-@c func softSegmentFault(_ state: State, _ op: MicroOp) {
+@inline(never) @c func softSegmentFault(_ state: State, _ op: MicroOp) {
   let isStack = Int(op.pointee.segment) == SegmentRegister.ss
   leave(state, op, .exception(isStack ? Vector.stackFault : Vector.generalProtection, errorCode: 0))
 }

@@ -16,7 +16,7 @@ func follow(_ state: State, _ op: MicroOp) {
   return tail(state, op, softFollow)
 }
 
-@c func softFollow(_ state: State, _ op: MicroOp) {
+@inline(never) @c func softFollow(_ state: State, _ op: MicroOp) {
   state.pointee.rip = UInt64(bitPattern: op.pointee.imm)
   if op.pointee.aux == Link.never { return tail(state, op, softDispatch) }
   state.context.pointee.link = op
