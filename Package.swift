@@ -25,6 +25,7 @@ let package = Package(
     // The host: the only callers of libc, the kernel headers and C libraries.
     .target(name: "CLinux"),
     .target(name: "CKVM"),
+    .target(name: "CSoftCPU"),
     .target(name: "CSandbox"),
     .systemLibrary(name: "CSeccomp", pkgConfig: "libseccomp", providers: [.apt(["libseccomp-dev"])]),
     .systemLibrary(name: "CCap", pkgConfig: "libcap", providers: [.apt(["libcap-dev"])]),
@@ -42,7 +43,7 @@ let package = Package(
     // What implements them. Engines never see devices; devices never see engines.
     layer("Devices", ["DeviceKit"]),
     layer("KVMEngine", ["Engines", "CKVM", "LinuxSystem"]),
-    layer("SoftEngine", ["Engines", "LinuxSystem"]),
+    layer("SoftEngine", ["Engines", "X86", "CSoftCPU", "LinuxSystem"]),
     layer(
       "Sandbox", ["LinuxSystem", "CLinux", "CSandbox", "CSeccomp", "CCap"],
       resources: [.embedInCode("Policies/device.policy"), .embedInCode("Policies/vcpu.policy")]),
@@ -74,7 +75,8 @@ let package = Package(
     .executableTarget(
       name: "vmrun-bench", dependencies: ["KVMEngine", "Engines", "LinuxSystem"], path: "Tests/Bench",
       swiftSettings: strict),
-    tests("SoftEngineTests", ["SoftEngine"]),
+    .target(name: "CNativeRun", path: "Tests/CNativeRun"),
+    tests("SoftEngineTests", ["SoftEngine", "CNativeRun", "TestKit"]),
   ],
   swiftLanguageModes: [.v6]
 )

@@ -1,0 +1,177 @@
+// The software CPU's state and micro-operations: C, so that handlers may be C functions and offsets are stable.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+/// A page's translation. A tag is the page's linear address and, in its low 12 bits, the generation it belongs to;
+/// an access is allowed when its tag is equal. Host address = linear address + addend.
+typedef struct soft_tlb_entry {
+  uint64_t read_tag;
+  uint64_t write_tag;
+  int64_t addend;
+  uint64_t physical;
+} soft_tlb_entry;
+
+/// A segment register. Offsets low...high (of all bytes of an access) may be read or written; low > high: none.
+typedef struct soft_segment {
+  /// What is added to an offset: 0 for CS, DS, ES and SS in 64-bit mode.
+  uint64_t linear_base;
+  uint64_t read_low, read_high;
+  uint64_t write_low, write_high;
+  uint64_t base;
+  /// In bytes, granularity applied.
+  uint32_t limit;
+  /// Bits 23:8 of the descriptor's second doubleword, as 15:0.
+  uint16_t attributes;
+  uint16_t selector;
+} soft_segment;
+
+typedef struct soft_table {
+  uint64_t base;
+  uint32_t limit;
+} soft_table;
+
+struct soft_op;
+
+typedef struct soft_jump {
+  uint64_t tag;
+  const struct soft_op *_Nullable target;
+} soft_jump;
+
+typedef struct soft_cpu {
+  // Operands are byte offsets from here.
+  uint64_t gpr[16];
+  uint64_t temp[4];
+  uint64_t zero;
+  uint64_t sink;
+
+  // Lazy flags; see Flags.swift.
+  int64_t result;
+  uint64_t carries;
+  /// RFLAGS but CF, PF, AF, ZF, SF and OF.
+  uint64_t system_flags;
+
+  soft_tlb_entry *_Nonnull tlb;
+  uint64_t tlb_generation;
+  /// What linear addresses of segmented accesses wrap at.
+  uint64_t linear_mask;
+  /// What the stack pointer wraps at.
+  uint64_t stack_mask;
+  soft_jump *_Nonnull jumps;
+  uint64_t jump_tag;
+  /// Not zero: leave the interpreter at the next block.
+  uint32_t attention;
+  /// Why the interpreter was left: `LeaveReason`.
+  uint32_t leave;
+  /// The block being executed.
+  void *_Nullable block;
+  /// Debug builds: what to execute next.
+  const struct soft_op *_Nullable next;
+  /// Valid outside blocks, and in complex operations (the next instruction's).
+  uint64_t rip;
+  /// In complex operations: the instruction's own.
+  uint64_t instruction_rip;
+  /// Where a slow access goes.
+  uint64_t linear;
+  /// Blocks entered.
+  uint64_t blocks;
+
+  soft_segment segment[8];
+  soft_table gdtr, idtr;
+  uint64_t cr0, cr2, cr3, cr4, cr8;
+  uint64_t dr[8];
+  uint64_t efer, star, lstar, cstar, sfmask, kernel_gs_base, apic_base, pat, tsc_aux, misc_enable;
+  uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
+  uint64_t tsc_offset;
+  uint64_t pdpte[4];
+  uint8_t cpl;
+  /// 0: 16-bit, 1: 32-bit, 2: 64-bit code; bit 2: 32-bit stack.
+  uint8_t mode;
+  /// Interrupts are held off for one instruction (STI, MOV SS).
+  uint8_t shadow;
+  uint8_t halted;
+  uint8_t nmi_blocked;
+  /// A block of this CPU was invalidated since the flag was cleared.
+  uint8_t code_changed;
+  uint8_t waiting_for_sipi;
+
+  // The exception being raised, or the access the outside is asked for.
+  uint8_t vector;
+  uint8_t has_error_code;
+  uint32_t error_code;
+
+  /// Accesses outside memory that the current operation has completed, in order; it is executed anew after each.
+  uint64_t device_values[64];
+  uint32_t device_done;
+  uint32_t device_next;
+  uint64_t device_address;
+  uint64_t device_data;
+  uint32_t device_width;
+
+  uint64_t x87_environment[16];
+  uint64_t xmm[32];
+  uint32_t mxcsr;
+  void *_Nullable owner;
+} soft_cpu;
+
+typedef void (*soft_handler)(soft_cpu *_Nonnull, const struct soft_op *_Nonnull);
+
+/// One micro-operation.
+typedef struct soft_op {
+  soft_handler _Nonnull handler;
+  /// Immediate, displacement or branch target.
+  int64_t imm;
+  /// Address mask, second immediate, or where a direct branch goes (0: not linked yet).
+  uint64_t aux;
+  /// Byte offsets in soft_cpu.
+  uint8_t dst, src, base, index;
+  uint8_t shift;
+  uint8_t segment;
+  /// Of the instruction, from the block's first.
+  uint16_t offset;
+} soft_op;
+
+_Static_assert(sizeof(soft_op) == 32, "micro-operations are 32 bytes");
+_Static_assert(offsetof(soft_cpu, sink) + 8 <= 256, "operands are byte offsets");
+
+/// Segment register 0 to 7.
+static inline soft_segment *_Nonnull soft_segment_at(soft_cpu *_Nonnull cpu, uint32_t index) {
+  return &cpu->segment[index & 7];
+}
+
+static inline uint32_t soft_attention(const soft_cpu *_Nonnull cpu) {
+  return __atomic_load_n(&cpu->attention, __ATOMIC_RELAXED);
+}
+static inline void soft_request_attention(soft_cpu *_Nonnull cpu, uint32_t bits) {
+  __atomic_fetch_or(&cpu->attention, bits, __ATOMIC_SEQ_CST);
+}
+static inline uint32_t soft_take_attention(soft_cpu *_Nonnull cpu) {
+  return __atomic_exchange_n(&cpu->attention, 0, __ATOMIC_SEQ_CST);
+}
+
+// Locked operations on guest memory. Misaligned ones are atomic, too: the host's LOCK does what the guest's would.
+#define SOFT_ATOMICS(bits)                                                                                   \
+  static inline uint##bits##_t soft_compare_exchange_##bits(                                                 \
+    void *_Nonnull memory, uint##bits##_t expected, uint##bits##_t desired) {                                \
+    __asm__ volatile("lock cmpxchg %2, %1"                                                                   \
+                     : "+a"(expected), "+m"(*(uint##bits##_t *)memory) : "r"(desired) : "memory", "cc");     \
+    return expected;                                                                                         \
+  }
+SOFT_ATOMICS(8)
+SOFT_ATOMICS(16)
+SOFT_ATOMICS(32)
+SOFT_ATOMICS(64)
+
+/// Replaces 16 bytes when they are equal to `expected`, which becomes what was there. 1: replaced. 16-byte aligned.
+static inline uint8_t soft_compare_exchange_128(
+  void *_Nonnull memory, uint64_t *_Nonnull expected_low, uint64_t *_Nonnull expected_high, uint64_t low, uint64_t high) {
+  uint8_t equal;
+  __asm__ volatile("lock cmpxchg16b %3\n\tsete %0"
+                   : "=q"(equal), "+a"(*expected_low), "+d"(*expected_high), "+m"(*(unsigned __int128 *)memory)
+                   : "b"(low), "c"(high) : "memory", "cc");
+  return equal;
+}
+
+/// The host's time-stamp counter.
+static inline uint64_t soft_host_tsc(void) { return __builtin_ia32_rdtsc(); }

@@ -1,0 +1,142 @@
+import CSoftCPU
+import X86
+
+/// Straight-line code as micro-operations: up to a branch, the page's end or `maximum` instructions.
+// Safety: blocks are allocated and freed by BlockCache only; a dead one is freed when no operation is being executed.
+struct Block {
+  static let maximum = 64
+
+  var rip: UInt64
+  var physical: UInt64
+  /// Physical address of the second page that its last instruction reaches into, or `noPage`.
+  var secondPage: UInt64
+  var mode: UInt8
+  var isDead = false
+  var operations: UnsafeMutablePointer<soft_op>
+  var operationCount: Int
+  var instructions: UnsafeMutablePointer<Instruction>?
+  var nextInBucket: UnsafeMutablePointer<Block>?
+
+  static let noPage = UInt64.max
+}
+
+/// The predecoded code of one vCPU, by physical address, RIP and mode.
+struct BlockCache {
+  private static let bucketCount = 1 << 15
+
+  private let buckets: UnsafeMutablePointer<UnsafeMutablePointer<Block>?>
+  private var pages: [UInt64: [UnsafeMutablePointer<Block>]] = [:]
+  private var dead: [UnsafeMutablePointer<Block>] = []
+  private(set) var count = 0
+
+  /// When there are more, all are dropped.
+  private static let limit = 1 << 18
+
+  init() {
+    buckets = .allocate(capacity: Self.bucketCount)
+    buckets.initialize(repeating: nil, count: Self.bucketCount)
+  }
+
+  private func bucket(_ physical: UInt64) -> Int {
+    Int(truncatingIfNeeded: (physical ^ physical >> 14) & UInt64(Self.bucketCount - 1))
+  }
+
+  func find(rip: UInt64, physical: UInt64, mode: UInt8) -> UnsafeMutablePointer<Block>? {
+    var candidate = buckets[bucket(physical)]
+    while let block = candidate {
+      if block.pointee.physical == physical, block.pointee.rip == rip, block.pointee.mode == mode { return block }
+      candidate = block.pointee.nextInBucket
+    }
+    return nil
+  }
+
+  mutating func insert(_ block: UnsafeMutablePointer<Block>) {
+    let bucket = bucket(block.pointee.physical)
+    block.pointee.nextInBucket = buckets[bucket]
+    buckets[bucket] = block
+    count += 1
+    pages[block.pointee.physical >> 12, default: []].append(block)
+    if block.pointee.secondPage != Block.noPage { pages[block.pointee.secondPage >> 12, default: []].append(block) }
+  }
+
+  var isFull: Bool { count >= Self.limit }
+
+  /// Memory is about to be written: the blocks made from it die.
+  mutating func willWrite(_ state: State, _ physical: UInt64, _ width: Int) {
+    guard let lines = state.context.pointee.map.codeLines(physical), lines.pointee != 0 else { return }
+    let first = physical >> 6 & 63
+    let last = min(63, (physical & 4095 &+ UInt64(width &- 1)) >> 6)
+    guard lines.pointee >> first & ((2 << (last &- first)) &- 1) != 0 else { return }
+    removePage(state, physical)
+  }
+
+  mutating func removePage(_ state: State, _ physical: UInt64) {
+    state.context.pointee.map.codeLines(physical)?.pointee = 0
+    guard let blocks = pages.removeValue(forKey: physical >> 12) else { return }
+    for block in blocks where !block.pointee.isDead { remove(block) }
+    state.pointee.code_changed = 1
+    soft_request_attention(state, Attention.code)
+    TLB.flushJumps(state)
+  }
+
+  private mutating func remove(_ block: UnsafeMutablePointer<Block>) {
+    block.pointee.isDead = true
+    dead.append(block)
+    count -= 1
+    let bucket = bucket(block.pointee.physical)
+    if buckets[bucket] == block {
+      buckets[bucket] = block.pointee.nextInBucket
+      return
+    }
+    var previous = buckets[bucket]
+    while let candidate = previous {
+      if candidate.pointee.nextInBucket == block {
+        candidate.pointee.nextInBucket = block.pointee.nextInBucket
+        return
+      }
+      previous = candidate.pointee.nextInBucket
+    }
+  }
+
+  /// Drops all blocks.
+  mutating func removeAll(_ state: State) {
+    for page in Array(pages.keys) { removePage(state, page << 12) }
+  }
+
+  /// Frees dead blocks; none is being executed.
+  mutating func freeDead() {
+    guard !dead.isEmpty else { return }
+    // A block of two pages is listed in both; the other list still names it.
+    for block in dead {
+      for page in [block.pointee.physical, block.pointee.secondPage] where page != Block.noPage {
+        pages[page >> 12]?.removeAll { $0 == block }
+      }
+    }
+    for block in dead { Self.free(block) }
+    dead.removeAll(keepingCapacity: true)
+  }
+
+  static func free(_ block: UnsafeMutablePointer<Block>) {
+    block.pointee.operations.deallocate()
+    block.pointee.instructions?.deallocate()
+    block.deallocate()
+  }
+
+  mutating func deallocate(_ state: State) {
+    removeAll(state)
+    freeDead()
+    buckets.deallocate()
+  }
+}
+
+/// Bits of `soft_cpu.attention`.
+enum Attention {
+  /// Blocks died.
+  static let code: UInt32 = 1
+  /// `kick`.
+  static let kick: UInt32 = 2
+  /// An interrupt controller has something for this vCPU.
+  static let interrupt: UInt32 = 4
+  /// The memory map changed.
+  static let map: UInt32 = 8
+}

@@ -1,0 +1,89 @@
+import CSoftCPU
+
+// Handlers end by calling the next one. In release builds that is a jump: every handler is a C function of the same type,
+// so LLVM makes it a tail call. Without optimisation nothing promises that, and debug builds return to a loop.
+
+/// Executes the operation after `op`.
+@inline(__always)
+func next(_ state: State, _ op: MicroOp) { goto(state, op + 1) }
+
+@inline(__always)
+func goto(_ state: State, _ op: MicroOp) {
+  #if DEBUG
+    state.pointee.next = op
+  #else
+    return op.pointee.handler(state, op)
+  #endif
+}
+
+/// Continues with another handler for the same operation.
+@inline(__always)
+func tail(_ state: State, _ op: MicroOp, _ handler: soft_handler) {
+  return handler(state, op)
+}
+
+/// Executes from `op` until something leaves.
+func interpret(_ state: State, from op: MicroOp) {
+  #if DEBUG
+    state.pointee.next = op
+    while let op = state.pointee.next {
+      state.pointee.next = nil
+      op.pointee.handler(state, op)
+    }
+  #else
+    op.pointee.handler(state, op)
+  #endif
+}
+
+/// Goes to the block at `rip` if it is in the jump cache, else to the outer loop.
+@c func softDispatch(_ state: State, _ op: MicroOp) {
+  let rip = state.pointee.rip
+  let entry = state.pointee.jumps + Int(truncatingIfNeeded: JumpCache.index(rip))
+  if entry.pointee.tag == rip ^ state.pointee.jump_tag, let target = entry.pointee.target {
+    return goto(state, target)
+  }
+  state.pointee.leave = LeaveReason.dispatch
+}
+
+/// Where blocks were found last, by RIP.
+enum JumpCache {
+  static let count = 4096
+
+  @inline(__always)
+  static func index(_ rip: UInt64) -> UInt64 { (rip ^ rip >> 12) & UInt64(count &- 1) }
+}
+
+/// Enters a block: its first operation.
+@c func softBlock(_ state: State, _ op: MicroOp) {
+  state.pointee.block = UnsafeMutableRawPointer(bitPattern: UInt(op.pointee.aux))
+  if soft_attention(state) != 0 {
+    state.pointee.rip = UInt64(bitPattern: op.pointee.imm)
+    state.pointee.leave = LeaveReason.dispatch
+    return
+  }
+  return next(state, op)
+}
+
+/// RIP of the instruction that `op` belongs to.
+func instructionPointer(_ state: State, _ op: MicroOp) -> UInt64 {
+  guard let block = state.pointee.block else { return state.pointee.rip }
+  return block.assumingMemoryBound(to: Block.self).pointee.rip &+ UInt64(op.pointee.offset)
+}
+
+/// Ends an operation that could not be done.
+func leave(_ state: State, _ op: MicroOp, _ fault: Fault) {
+  state.pointee.rip = instructionPointer(state, op)
+  record(state, fault)
+}
+
+/// Records why the interpreter is being left; RIP is that of the instruction.
+func record(_ state: State, _ fault: Fault) {
+  switch fault {
+  case .exception(let vector, let errorCode):
+    state.pointee.leave = LeaveReason.exception
+    state.pointee.vector = vector
+    state.pointee.has_error_code = errorCode == nil ? 0 : 1
+    state.pointee.error_code = errorCode ?? 0
+  case .device: break
+  }
+}

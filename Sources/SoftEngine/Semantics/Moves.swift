@@ -1,0 +1,128 @@
+import CSoftCPU
+
+@inline(__always)
+func moveRegister<Value: FixedWidthInteger>(_ state: State, _ op: MicroOp, _ type: Value.Type) {
+  setRegister(state, op.pointee.dst, register(state, op.pointee.src, as: Value.self).pointee)
+  return next(state, op)
+}
+
+@inline(__always)
+func moveImmediate<Value: FixedWidthInteger>(_ state: State, _ op: MicroOp, _ type: Value.Type) {
+  setRegister(state, op.pointee.dst, Value(truncatingIfNeeded: op.pointee.imm))
+  return next(state, op)
+}
+
+@inline(__always)
+func exchange<Value: FixedWidthInteger>(_ state: State, _ op: MicroOp, _ type: Value.Type) {
+  let a = register(state, op.pointee.dst, as: Value.self).pointee
+  let b = register(state, op.pointee.src, as: Value.self).pointee
+  setRegister(state, op.pointee.dst, b)
+  setRegister(state, op.pointee.src, a)
+  return next(state, op)
+}
+
+/// CMOVcc with the condition in `base`. A 32-bit destination is zero-extended whether or not it is written.
+@inline(__always)
+func moveIf<Value: FixedWidthInteger>(_ state: State, _ op: MicroOp, _ type: Value.Type) {
+  let slot = conditionHolds(op.pointee.base, state) ? op.pointee.src : op.pointee.dst
+  setRegister(state, op.pointee.dst, register(state, slot, as: Value.self).pointee)
+  return next(state, op)
+}
+
+/// SETcc with the condition in `base`.
+@c func softSetIf(_ state: State, _ op: MicroOp) {
+  register(state, op.pointee.dst, as: UInt8.self).pointee = conditionHolds(op.pointee.base, state) ? 1 : 0
+  return next(state, op)
+}
+
+@inline(__always)
+func extend<From: FixedWidthInteger, To: FixedWidthInteger>(
+  _ state: State, _ op: MicroOp, _ from: From.Type, _ to: To.Type
+) {
+  setRegister(state, op.pointee.dst, To(truncatingIfNeeded: register(state, op.pointee.src, as: From.self).pointee))
+  return next(state, op)
+}
+
+/// LEA.
+@inline(__always)
+func address<Value: FixedWidthInteger>(_ state: State, _ op: MicroOp, _ type: Value.Type) {
+  setRegister(state, op.pointee.dst, Value(truncatingIfNeeded: Flat.offset(state, op) & op.pointee.aux))
+  return next(state, op)
+}
+
+/// CWD, CDQ, CQO: `dst` becomes the sign of `src`.
+@inline(__always)
+func signFill<Value: FixedWidthInteger>(_ state: State, _ op: MicroOp, _ type: Value.Type) {
+  let value = register(state, op.pointee.src, as: Value.self).pointee
+  let isNegative = value & (1 &<< Value(truncatingIfNeeded: Value.bitWidth &- 1)) != 0
+  setRegister(state, op.pointee.dst, isNegative ? ~(0 as Value) : 0)
+  return next(state, op)
+}
+
+@c func softByteSwap32(_ state: State, _ op: MicroOp) {
+  setRegister(state, op.pointee.dst, register(state, op.pointee.dst, as: UInt32.self).pointee.byteSwapped)
+  return next(state, op)
+}
+
+@c func softByteSwap64(_ state: State, _ op: MicroOp) {
+  setRegister(state, op.pointee.dst, register(state, op.pointee.dst, as: UInt64.self).pointee.byteSwapped)
+  return next(state, op)
+}
+
+/// IMUL with two operands. SF is that of the result, as on the processors; ZF, AF and PF are undefined.
+@inline(__always)
+func multiply<Value: FixedWidthInteger & UnsignedInteger>(_ state: State, _ op: MicroOp, _ type: Value.Type) {
+  multiply(
+    state, op, register(state, op.pointee.dst, as: Value.self).pointee,
+    register(state, op.pointee.src, as: Value.self).pointee)
+  return next(state, op)
+}
+
+/// IMUL with three operands.
+@inline(__always)
+func multiplyImmediate<Value: FixedWidthInteger & UnsignedInteger>(_ state: State, _ op: MicroOp, _ type: Value.Type) {
+  multiply(
+    state, op, register(state, op.pointee.src, as: Value.self).pointee, Value(truncatingIfNeeded: op.pointee.imm))
+  return next(state, op)
+}
+
+@inline(__always)
+private func multiply<Value: FixedWidthInteger & UnsignedInteger>(
+  _ state: State, _ op: MicroOp, _ a: Value, _ b: Value
+) {
+  let shift = Int64(64 &- Value.bitWidth)
+  let (high, low) = (Int64(truncatingIfNeeded: a) << shift).multipliedFullWidth(
+    by: (Int64(truncatingIfNeeded: b) << shift) >> shift)
+  // The product stands `shift` bits higher: it fits when `high` is only its sign.
+  let result = Value(truncatingIfNeeded: low >> UInt64(shift))
+  let overflows = high != Int64(bitPattern: low) >> 63
+  state.setFlags(result, vector: Carries.flags(cf: overflows, of: overflows))
+  setRegister(state, op.pointee.dst, result)
+}
+
+@c func softNop(_ state: State, _ op: MicroOp) { return next(state, op) }
+
+@c func softClearCarry(_ state: State, _ op: MicroOp) {
+  state.setCarry(false)
+  return next(state, op)
+}
+
+@c func softSetCarry(_ state: State, _ op: MicroOp) {
+  state.setCarry(true)
+  return next(state, op)
+}
+
+@c func softComplementCarry(_ state: State, _ op: MicroOp) {
+  state.setCarry(!state.carry)
+  return next(state, op)
+}
+
+@c func softClearDirection(_ state: State, _ op: MicroOp) {
+  state.pointee.system_flags &= ~RFLAGS.df
+  return next(state, op)
+}
+
+@c func softSetDirection(_ state: State, _ op: MicroOp) {
+  state.pointee.system_flags |= RFLAGS.df
+  return next(state, op)
+}

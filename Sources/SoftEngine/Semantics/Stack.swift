@@ -1,0 +1,72 @@
+import CSoftCPU
+
+extension UnsafeMutablePointer where Pointee == soft_cpu {
+  /// Moves the stack pointer, of which only the part that the stack segment uses changes.
+  @inline(__always)
+  func adjustStack(_ bytes: UInt64) {
+    let mask = pointee.stack_mask
+    let slot = register(self, Slot.general(General.rsp), as: UInt64.self)
+    slot.pointee = slot.pointee & ~mask | (slot.pointee &+ bytes) & mask
+  }
+}
+
+/// Stores `src` below the stack pointer (`imm` is minus the width), then moves it.
+@inline(__always)
+func push<Form: AddressForm, Value: FixedWidthInteger & UnsignedInteger>(
+  _ state: State, _ op: MicroOp, _ form: Form.Type, _ type: Value.Type, _ slow: soft_handler
+) {
+  let width = MemoryLayout<Value>.size
+  guard let linear = Form.linear(state, op, width: width, write: true) else {
+    return tail(state, op, softSegmentFault)
+  }
+  let entry = TLB.entry(state, linear)
+  guard entry.pointee.write_tag == TLB.tag(state, linear, width: width), let host = TLB.host(entry, linear) else {
+    state.pointee.linear = linear
+    return tail(state, op, slow)
+  }
+  host.storeBytes(of: register(state, op.pointee.src, as: Value.self).pointee, as: Value.self)
+  state.adjustStack(UInt64(bitPattern: Int64(0 &- width)))
+  return next(state, op)
+}
+
+@inline(__always)
+func pushSlow<Value: FixedWidthInteger & UnsignedInteger>(_ state: State, _ op: MicroOp, _ type: Value.Type) {
+  let value = UInt64(truncatingIfNeeded: register(state, op.pointee.src, as: Value.self).pointee)
+  // A changed block is left at the next one: the operation after this may belong to the same CALL.
+  guard writeSlowly(state, op, value, MemoryLayout<Value>.size, goesOn: false) else { return }
+  state.adjustStack(UInt64(bitPattern: Int64(0 &- MemoryLayout<Value>.size)))
+  return next(state, op)
+}
+
+@inline(__always)
+func pop<Form: AddressForm, Value: FixedWidthInteger & UnsignedInteger>(
+  _ state: State, _ op: MicroOp, _ form: Form.Type, _ type: Value.Type, _ slow: soft_handler
+) {
+  let width = MemoryLayout<Value>.size
+  guard let linear = Form.linear(state, op, width: width, write: false) else {
+    return tail(state, op, softSegmentFault)
+  }
+  let entry = TLB.entry(state, linear)
+  guard entry.pointee.read_tag == TLB.tag(state, linear, width: width), let host = TLB.host(entry, linear) else {
+    state.pointee.linear = linear
+    return tail(state, op, slow)
+  }
+  let value = host.loadUnaligned(as: Value.self)
+  state.adjustStack(UInt64(width))
+  setRegister(state, op.pointee.dst, value)
+  return next(state, op)
+}
+
+@inline(__always)
+func popSlow<Value: FixedWidthInteger & UnsignedInteger>(_ state: State, _ op: MicroOp, _ type: Value.Type) {
+  guard readSlowly(state, op, MemoryLayout<Value>.size, forWrite: false) else { return }
+  state.adjustStack(UInt64(MemoryLayout<Value>.size))
+  setRegister(state, op.pointee.dst, register(state, Slot.sink, as: Value.self).pointee)
+  return next(state, op)
+}
+
+/// Moves the stack pointer by `imm`: RET with an operand.
+@c func softAdjustStack(_ state: State, _ op: MicroOp) {
+  state.adjustStack(UInt64(bitPattern: op.pointee.imm))
+  return next(state, op)
+}

@@ -1,0 +1,233 @@
+import CSoftCPU
+import Engines
+import LinuxSystem
+import Synchronization
+import X86
+
+/// One processor in software.
+// Safety: the state belongs to the thread that calls `run` and `reset`, but for `attention`, which is atomic; it is freed
+// when nothing refers to the vCPU any more.
+public final class SoftVCPU: VCPU, @unchecked Sendable {
+  let state: State
+  private let context: UnsafeMutablePointer<CPUContext>
+  private weak let machine: SoftMachine?
+  /// What devices read and write.
+  private let buffer = UnsafeMutableRawPointer.allocate(byteCount: 16, alignment: 16)
+  /// The access the last exit reported.
+  private var pending: UInt32?
+  private var single: UnsafeMutablePointer<Block>?
+
+  init(index: Int, machine: SoftMachine?, controllers: InterruptControllers?, features: RowAttributes = .allFeatures) {
+    state = .allocate(capacity: 1)
+    UnsafeMutableRawPointer(state).initializeMemory(as: UInt8.self, repeating: 0, count: MemoryLayout<soft_cpu>.size)
+    context = .allocate(capacity: 1)
+    context.initialize(to: CPUContext(features: features))
+    context.pointee.controllers = controllers
+    context.pointee.index = index
+    state.pointee.owner = UnsafeMutableRawPointer(context)
+    state.pointee.tlb = context.pointee.tlb
+    state.pointee.jumps = context.pointee.jumps
+    state.pointee.tlb_generation = 1
+    state.pointee.jump_tag = 1 << 48
+    self.machine = machine
+    state.powerOn(isBootstrap: index == 0)
+  }
+
+  deinit {
+    if let single { BlockCache.free(single) }
+    context.pointee.blocks.deallocate(state)
+    context.pointee.map.deallocate()
+    context.pointee.tlb.deallocate()
+    context.pointee.jumps.deallocate()
+    context.deinitialize(count: 1)
+    context.deallocate()
+    state.deallocate()
+    buffer.deallocate()
+  }
+
+  public func kick() { soft_request_attention(state, Attention.kick) }
+
+  public func reset() throws(EngineFailure) {
+    pending = nil
+    context.pointee.resumption = nil
+    state.powerOn(isBootstrap: context.pointee.index == 0)
+    TLB.flush(state)
+  }
+
+  /// Shows memory; the vCPU does not run.
+  func setMap(_ mappings: [HostMapping]) {
+    context.pointee.blocks.removeAll(state)
+    context.pointee.map.replace(mappings)
+    TLB.flush(state)
+  }
+
+  public func run(_ entry: Entry) -> Exit {
+    if let reason = pending { finishAccess(reason) }
+    if entry == .finish { return .interrupted }
+    while true {
+      if let op = context.pointee.resumption {
+        context.pointee.resumption = nil
+        state.pointee.leave = LeaveReason.dispatch
+        state.pointee.device_next = 0
+        interpret(state, from: op)
+      } else {
+        let attention = soft_take_attention(state)
+        // A link may start in a block that died.
+        if state.pointee.code_changed != 0 { context.pointee.link = nil }
+        state.pointee.code_changed = 0
+        if attention & Attention.kick != 0 { return .interrupted }
+        if let exit = prepare() { return exit }
+      }
+      if let exit = left() { return exit }
+    }
+  }
+
+  /// Takes events and executes a block; an exit if the guest does not run now.
+  private func prepare() -> Exit? {
+    context.pointee.blocks.freeDead()
+    if let single {
+      BlockCache.free(single)
+      self.single = nil
+    }
+    takeEvents()
+    if state.pointee.halted != 0 || state.pointee.waiting_for_sipi != 0 {
+      return sleep()
+    }
+    let link = context.pointee.link
+    context.pointee.link = nil
+    let steps = state.pointee.system_flags & RFLAGS.tf != 0
+    let isSingle = state.pointee.shadow != 0 || steps
+    state.pointee.shadow = 0
+    state.pointee.leave = LeaveReason.dispatch
+    let source = state.pointee.block
+    do throws(Fault) {
+      let block = try state.block(single: isSingle)
+      if isSingle {
+        single = block
+        // Nothing runs behind it: the jump at its end finds attention, or is not linked.
+        executeSingle(state, block)
+        context.pointee.link = nil
+        if steps, state.pointee.leave == LeaveReason.dispatch { state.raiseSingleStep() }
+        return nil
+      }
+      remember(block, link: link, from: source)
+      interpret(state, from: block.pointee.operations)
+    } catch {
+      record(state, error)
+    }
+    return nil
+  }
+
+  /// Makes the block easier to find the next time.
+  private func remember(_ block: UnsafeMutablePointer<Block>, link: MicroOp?, from source: UnsafeMutableRawPointer?) {
+    let target = UnsafePointer(block.pointee.operations)
+    if let link, let source {
+      // Dead blocks have just been freed, but only those that attention told of, and `link` is set after that.
+      let from = source.assumingMemoryBound(to: Block.self)
+      if state.pointee.code_changed == 0, UInt64(bitPattern: link.pointee.imm) == block.pointee.rip,
+        from.pointee.physical >> 12 == block.pointee.physical >> 12,
+        from.pointee.secondPage == Block.noPage, block.pointee.secondPage == Block.noPage,
+        from.pointee.mode == block.pointee.mode
+      {
+        UnsafeMutablePointer(mutating: link).pointee.aux = UInt64(UInt(bitPattern: target))
+      }
+    }
+    let rip = state.pointee.rip
+    let entry = state.pointee.jumps + Int(truncatingIfNeeded: JumpCache.index(rip))
+    entry.pointee.tag = rip ^ state.pointee.jump_tag
+    entry.pointee.target = target
+  }
+
+  /// Why the interpreter returned: an exit, or nil to go on.
+  private func left() -> Exit? {
+    let address = state.pointee.device_address
+    let width = Int(state.pointee.device_width)
+    switch state.pointee.leave {
+    case LeaveReason.exception:
+      context.pointee.resumption = nil
+      context.pointee.link = nil
+      state.forgetAnswers()
+      return state.deliverException() ? nil : .tripleFault
+    case LeaveReason.deviceRead:
+      pending = LeaveReason.deviceRead
+      return .mmioRead(address: address, width: width, data: buffer)
+    case LeaveReason.deviceWrite:
+      pending = LeaveReason.deviceWrite
+      buffer.storeBytes(of: state.pointee.device_data, as: UInt64.self)
+      return .mmioWrite(address: address, width: width, data: buffer)
+    case LeaveReason.portIn:
+      pending = LeaveReason.portIn
+      return .portIn(port: UInt16(truncatingIfNeeded: address), width: width, count: 1, data: buffer)
+    case LeaveReason.portOut:
+      pending = LeaveReason.portOut
+      buffer.storeBytes(of: state.pointee.device_data, as: UInt64.self)
+      return .portOut(port: UInt16(truncatingIfNeeded: address), width: width, count: 1, data: buffer)
+    case LeaveReason.halt:
+      state.pointee.halted = 1
+      return nil
+    case LeaveReason.tripleFault: return .tripleFault
+    default: return nil
+    }
+  }
+
+  private func finishAccess(_ reason: UInt32) {
+    pending = nil
+    var value: UInt64 = 0
+    if reason == LeaveReason.deviceRead || reason == LeaveReason.portIn {
+      let width = min(8, Int(state.pointee.device_width))
+      for index in 0..<width {
+        value |= UInt64(buffer.load(fromByteOffset: index, as: UInt8.self)) << UInt64(8 * index)
+      }
+    }
+    let index = Int(state.pointee.device_done)
+    guard index < 64 else { return }
+    withUnsafeMutableBytes(of: &state.pointee.device_values) {
+      $0.storeBytes(of: value, toByteOffset: index * 8, as: UInt64.self)
+    }
+    state.pointee.device_done &+= 1
+  }
+
+  private func takeEvents() {
+    guard let controllers = context.pointee.controllers else { return }
+    let index = context.pointee.index
+    if controllers.nextDeadline(of: index) != nil { controllers.advance(of: index) }
+    let events = controllers.events(of: index)
+    guard !events.isEmpty else { return }
+    if events.contains(.initialize), controllers.takeINIT(of: index) {
+      state.powerOn(isBootstrap: index == 0)
+      TLB.flush(state)
+    }
+    if events.contains(.startup), let vector = controllers.takeSIPI(of: index), state.pointee.waiting_for_sipi != 0 {
+      state.pointee.waiting_for_sipi = 0
+      state.setSegment(
+        SegmentRegister.cs, selector: UInt16(vector) << 8, base: UInt64(vector) << 12, limit: 0xFFFF, attributes: 0x93)
+      state.pointee.rip = 0
+    }
+    guard state.pointee.waiting_for_sipi == 0, state.pointee.shadow == 0 else { return }
+    if events.contains(.nmi), state.pointee.nmi_blocked == 0, controllers.takeNMI(of: index) {
+      state.pointee.halted = 0
+      state.deliverInterrupt(Vector.nmi)
+    } else if events.contains(.interrupt), state.pointee.system_flags & RFLAGS.if != 0,
+      let vector = controllers.acknowledgeInterrupt(of: index)
+    {
+      state.pointee.halted = 0
+      state.deliverInterrupt(vector)
+    }
+  }
+
+  /// A halted processor. With interrupt controllers it sleeps here, a millisecond at most at a time.
+  private func sleep() -> Exit? {
+    guard context.pointee.controllers != nil else { return .halt }
+    machine?.waitForWork()
+    return nil
+  }
+}
+
+/// Executes a block of one instruction, without what follows it.
+private func executeSingle(_ state: State, _ block: UnsafeMutablePointer<Block>) {
+  state.pointee.leave = LeaveReason.dispatch
+  // Its last jump, if it has one, is not linked and leaves; the next block finds attention.
+  soft_request_attention(state, Attention.code)
+  state.pointee.block = UnsafeMutableRawPointer(block)
+  interpret(state, from: block.pointee.operations + 1)
+}

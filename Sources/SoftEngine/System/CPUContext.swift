@@ -1,0 +1,28 @@
+import CSoftCPU
+import X86
+
+/// What a vCPU has beside its C state.
+// Safety: lives as long as the state whose `owner` points to it; used by the vCPU's thread only.
+struct CPUContext {
+  var map = PhysicalMap()
+  var blocks = BlockCache()
+  let tlb: UnsafeMutablePointer<soft_tlb_entry>
+  let jumps: UnsafeMutablePointer<soft_jump>
+  let decoder: Decoder
+  /// The direct branch that left to be linked.
+  var link: MicroOp?
+  /// Where to go on when a device has answered.
+  var resumption: MicroOp?
+  /// The interrupt controllers, and this processor's number there; nil in tests without.
+  var controllers: InterruptControllers?
+  var index = 0
+
+  init(features: RowAttributes) {
+    tlb = .allocate(capacity: TLB.count * TLB.sets)
+    tlb.initialize(
+      repeating: soft_tlb_entry(read_tag: 0, write_tag: 0, addend: 0, physical: 0), count: TLB.count * TLB.sets)
+    jumps = .allocate(capacity: JumpCache.count * 2)
+    jumps.initialize(repeating: soft_jump(tag: 0, target: nil), count: JumpCache.count * 2)
+    decoder = Decoder(features: features)
+  }
+}

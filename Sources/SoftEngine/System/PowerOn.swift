@@ -1,0 +1,38 @@
+import CSoftCPU
+
+extension UnsafeMutablePointer where Pointee == soft_cpu {
+  /// Registers after RESET and INIT (SDM vol. 3, table 10-1).
+  func powerOn(isBootstrap: Bool) {
+    for number in 0..<16 { register(self, Slot.general(UInt8(number)), as: UInt64.self).pointee = 0 }
+    // Family 6, as CPUID says.
+    register(self, Slot.general(General.rdx), as: UInt64.self).pointee = 0x0006_06A0
+    pointee.zero = 0
+    pointee.system_flags = 0
+    arithmeticFlags = 0
+    pointee.cr0 = CR0.et | CR0.nw | CR0.cd
+    pointee.cr2 = 0
+    pointee.cr3 = 0
+    pointee.cr4 = 0
+    pointee.efer = 0
+    pointee.cpl = 0
+    pointee.shadow = 0
+    pointee.halted = 0
+    pointee.nmi_blocked = 0
+    pointee.waiting_for_sipi = isBootstrap ? 0 : 1
+    pointee.mxcsr = 0x1F80
+    pointee.pat = 0x0007_0406_0007_0406
+    pointee.misc_enable = 1
+    for index in 0..<6 { setSegment(index, selector: 0, base: 0, limit: 0xFFFF, attributes: 0x93) }
+    setSegment(SegmentRegister.cs, selector: 0xF000, base: 0xFFFF_0000, limit: 0xFFFF, attributes: 0x93)
+    setSegment(SegmentRegister.ldtr, selector: 0, base: 0, limit: 0xFFFF, attributes: 0x82)
+    setSegment(SegmentRegister.tr, selector: 0, base: 0, limit: 0xFFFF, attributes: 0x8B)
+    pointee.gdtr = soft_table(base: 0, limit: 0xFFFF)
+    pointee.idtr = soft_table(base: 0, limit: 0xFFFF)
+    pointee.rip = 0xFFF0
+    pointee.dr.6 = 0xFFFF_0FF0
+    pointee.dr.7 = 0x400
+    forgetAnswers()
+    updateMode()
+    updateSegments()
+  }
+}
