@@ -17,7 +17,7 @@ struct CPUContext {
   var controllers: InterruptControllers?
   var index = 0
 
-  init(features: RowAttributes) {
+  init(features: InstructionAttributes) {
     tlb = .allocate(capacity: TLB.count * TLB.sets)
     tlb.initialize(
       repeating: soft_tlb_entry(read_tag: 0, write_tag: 0, addend: 0, physical: 0), count: TLB.count * TLB.sets)
