@@ -17,7 +17,10 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   private var pending: UInt32?
   private var single: UnsafeMutablePointer<Block>?
 
-  init(index: Int, machine: SoftMachine?, controllers: InterruptControllers?, features: InstructionAttributes = .allFeatures) {
+  init(
+    index: Int, machine: SoftMachine?, controllers: InterruptControllers?,
+    features: InstructionAttributes = .allFeatures
+  ) {
     state = .allocate(capacity: 1)
     UnsafeMutableRawPointer(state).initializeMemory(as: UInt8.self, repeating: 0, count: MemoryLayout<soft_cpu>.size)
     context = .allocate(capacity: 1)
