@@ -180,6 +180,7 @@ func waitForProcess(_ pid: CInt) -> RunningProgram.Ending? {
 
 /// Kills whoever has this file open as standard error.
 func killProcesses(holding file: String) {
+  guard file.hasPrefix("pipe:[") else { return }
   for pid in ProcessTable.all where linkTarget("/proc/\(pid)/fd/2") == file { kill(pid, SIGKILL) }
 }
 

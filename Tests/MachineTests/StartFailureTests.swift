@@ -57,6 +57,7 @@ extension Machines {
     }
 
     @Test(
+      .enabled(if: Engine.kvm.isUsable, Engine.kvm.comment),
       .enabled(if: isRoot && userExists("tester"), "needs root and a user named tester"),
       .enabled(if: !GuestRunner.kvmIsForEverybody, "/dev/kvm is open to everybody"))
     func forbiddenKVMSaysWhatToDo() async throws {
