@@ -1,6 +1,9 @@
 import CLinux
 
 public enum Processor {
+  /// The number of the processor that the calling thread runs on at this moment.
+  public static var current: UInt32 { UInt32(bitPattern: clinux_current_processor()) }
+
   /// Whether this processor shows VT-x (CPUID.1:ECX.VMX) or AMD-V (CPUID.80000001H:ECX.SVM).
   public static var hasHardwareVirtualisation: Bool {
     var (eax, ebx, ecx, edx): (UInt32, UInt32, UInt32, UInt32) = (0, 0, 0, 0)

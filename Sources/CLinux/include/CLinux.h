@@ -77,6 +77,8 @@ static inline void clinux_cpuid(unsigned leaf, unsigned *eax, unsigned *ebx, uns
 
 static inline void clinux_cpu_relax(void) { __builtin_ia32_pause(); }
 static inline uint64_t clinux_rdtsc(void) { return __builtin_ia32_rdtsc(); }
+/// The processor that the calling thread runs on; a system call only where the C library has no rseq area.
+int clinux_current_processor(void);
 
 // Disk images (Block.c).
 extern const int clinux_o_direct;

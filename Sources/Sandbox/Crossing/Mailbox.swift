@@ -13,8 +13,9 @@ public enum MailboxOperation: UInt8, Sendable {
 ///
 /// The vCPU fills the request, sets `state` to `request` and waits for `reply`; one thread of the device process
 /// serves it. Each side spins briefly, then sleeps on `state`; a side that sleeps says so in `state`, so that no
-/// system call is made when nobody does. Either side may be hostile to the other's logic but not to its memory:
-/// the launcher copies `count` bytes of its own choosing, the device process clamps what it reads.
+/// system call is made when nobody does. Neither spins where the other last ran on its own processor: that would only
+/// keep the other from running. Either side may be hostile to the other's logic but not to its memory: the launcher
+/// copies `count` bytes of its own choosing, the device process clamps what it reads.
 public struct Mailbox: ~Copyable {
   /// Items of a string access are moved at most this many bytes at a time.
   public static let capacity = 4096
@@ -38,6 +39,10 @@ public struct Mailbox: ~Copyable {
   var width: UInt8 = 0
   /// Items.
   var items: UInt32 = 0
+  /// The processor that the vCPU's thread ran on as it made the request.
+  let client = Atomic<UInt32>(.max)
+  /// The processor that the server ran on as it served the last one.
+  let server = Atomic<UInt32>(.max)
   var address: UInt64 = 0
   // The request and the data share cache lines on purpose: most accesses are one item, and then one line moves.
 }
@@ -101,13 +106,16 @@ public struct MailboxClient: Sendable {
     box.pointee.width = UInt8(truncatingIfNeeded: width)
     box.pointee.items = UInt32(truncatingIfNeeded: items)
     box.pointee.address = address
+    let processor = Processor.current
+    box.pointee.client.store(processor, ordering: .relaxed)
+    let spin = box.pointee.server.load(ordering: .relaxed) == processor ? 0 : spin
     let before = box.pointee.state.exchange(Mailbox.State.request, ordering: .acquiringAndReleasing)
     if before == Mailbox.State.closed {
       slot.close()
       return false
     }
     if before == Mailbox.State.idleAsleep { slot.wake() }
-    guard awaitReply() else { return false }
+    guard awaitReply(spin) else { return false }
     if !isWrite { copy(data, slot.data, count) }
     return true
   }
@@ -123,7 +131,7 @@ public struct MailboxClient: Sendable {
   }
 
   @inline(__always)
-  private func awaitReply() -> Bool {
+  private func awaitReply(_ spin: UInt64) -> Bool {
     let box = slot.mailbox
     let start = timestamp()
     while true {
@@ -166,7 +174,11 @@ public struct MailboxServer: Sendable {
   /// Serves requests until the mailbox is closed.
   public func serve(_ handle: (MailboxRequest) -> Void) {
     let box = slot.mailbox
-    while awaitRequest() {
+    var spin = spin
+    while awaitRequest(spin) {
+      let processor = Processor.current
+      box.pointee.server.store(processor, ordering: .relaxed)
+      spin = box.pointee.client.load(ordering: .relaxed) == processor ? 0 : self.spin
       let width = Int(box.pointee.width)
       let items = Int(box.pointee.items)
       if let operation = MailboxOperation(rawValue: box.pointee.operation), [1, 2, 4, 8].contains(width),
@@ -187,7 +199,7 @@ public struct MailboxServer: Sendable {
   }
 
   @inline(__always)
-  private func awaitRequest() -> Bool {
+  private func awaitRequest(_ spin: UInt64) -> Bool {
     let box = slot.mailbox
     let start = timestamp()
     while true {
