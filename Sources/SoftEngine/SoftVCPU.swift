@@ -31,6 +31,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     state.pointee.tlb = context.pointee.tlb
     state.pointee.jumps = context.pointee.jumps
     state.pointee.tlb_generation = 1
+    state.pointee.large_low = .max
     state.pointee.jump_tag = 1 << 48
     self.doorbells = doorbells
     state.powerOn(isBootstrap: index == 0)

@@ -54,6 +54,8 @@ typedef struct soft_cpu {
 
   soft_tlb_entry *_Nonnull tlb;
   uint64_t tlb_generation;
+  /// The TLB may hold parts of large pages within these linear addresses.
+  uint64_t large_low, large_high;
   /// What linear addresses of segmented accesses wrap at.
   uint64_t linear_mask;
   /// What the stack pointer wraps at.

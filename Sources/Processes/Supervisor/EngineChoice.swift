@@ -14,7 +14,8 @@ enum EngineChoice: ~Copyable {
     switch accelerator {
     case .soft: self = .soft(notice: nil)
     case .kvm:
-      let notice = "accel kvm: this host's processor shows no VT-x or AMD-V, so its KVM interprets kernel code and "
+      let notice =
+        "accel kvm: this host's processor shows no VT-x or AMD-V, so its KVM interprets kernel code and "
         + "guests run slowly"
       self = .kvm(try KVMHost(), notice: hasHardware ? nil : notice)
     case .auto:
