@@ -112,6 +112,8 @@ typedef struct soft_cpu {
   uint64_t device_address;
   uint64_t device_data;
   uint32_t device_width;
+  /// More than 1: of a string instruction, in `CPUContext.transfer`.
+  uint32_t device_items;
 
   uint64_t x87_environment[16];
   uint64_t xmm[32];

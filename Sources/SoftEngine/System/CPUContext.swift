@@ -16,6 +16,9 @@ struct CPUContext {
   /// The interrupt controllers, and this processor's number there; nil in tests without.
   var controllers: InterruptControllers?
   var index = 0
+  /// What devices read and write.
+  let transfer = UnsafeMutableRawPointer.allocate(byteCount: Self.transferSize, alignment: 16)
+  static let transferSize = 4096
   /// What the time-stamp counter counts.
   let clock: @Sendable () -> UInt64
 
