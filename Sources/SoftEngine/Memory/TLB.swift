@@ -35,6 +35,8 @@ enum TLB {
       clear(state)
       state.pointee.tlb_generation = 1
     }
+    state.pointee.large_low = .max
+    state.pointee.large_high = 0
     flushJumps(state)
   }
 
@@ -43,8 +45,15 @@ enum TLB {
       repeating: soft_tlb_entry(read_tag: 0, write_tag: 0, addend: 0, physical: 0), count: count * sets)
   }
 
-  /// Forgets one page.
+  /// A translation of a page larger than 4 KiB, which any of its addresses invalidates, stands in the TLB.
+  static func noteLargePage(_ state: State, _ linear: UInt64, mask: UInt64) {
+    state.pointee.large_low = min(state.pointee.large_low, linear & ~mask)
+    state.pointee.large_high = max(state.pointee.large_high, linear | mask)
+  }
+
+  /// Forgets one page, and with it all where it may be a large one.
   static func flush(_ state: State, page linear: UInt64) {
+    if linear >= state.pointee.large_low, linear <= state.pointee.large_high { return flush(state) }
     let index = Int(truncatingIfNeeded: linear >> 12 & UInt64(count - 1))
     for set in 0..<sets {
       let entry = state.context.pointee.tlb + (set * count + index)
