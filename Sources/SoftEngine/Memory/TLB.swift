@@ -22,8 +22,9 @@ enum TLB {
   }
 
   @inline(__always)
-  static func host(_ entry: UnsafeMutablePointer<soft_tlb_entry>, _ linear: UInt64) -> UnsafeMutableRawPointer? {
-    UnsafeMutableRawPointer(bitPattern: Int(truncatingIfNeeded: linear) &+ Int(entry.pointee.addend))
+  static func host(_ entry: UnsafeMutablePointer<soft_tlb_entry>, _ linear: UInt64) -> UnsafeMutableRawPointer {
+    // Safety: the tag matched, so the sum is an address of the mapped region, which is never 0.
+    UnsafeMutableRawPointer(bitPattern: Int(truncatingIfNeeded: linear) &+ Int(entry.pointee.addend)).unsafelyUnwrapped
   }
 
   /// Forgets all translations, and what was derived from them.
