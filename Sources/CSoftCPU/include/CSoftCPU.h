@@ -54,6 +54,8 @@ typedef struct soft_cpu {
 
   soft_tlb_entry *_Nonnull tlb;
   uint64_t tlb_generation;
+  /// The TLB may hold parts of large pages within these linear addresses.
+  uint64_t large_low, large_high;
   /// What linear addresses of segmented accesses wrap at.
   uint64_t linear_mask;
   /// What the stack pointer wraps at.
@@ -95,6 +97,8 @@ typedef struct soft_cpu {
   /// A block of this CPU was invalidated since the flag was cleared.
   uint8_t code_changed;
   uint8_t waiting_for_sipi;
+  /// Interrupts wait that could not be taken when they came.
+  uint8_t events_waiting;
 
   // The exception being raised, or the access the outside is asked for.
   uint8_t vector;
@@ -143,6 +147,8 @@ static inline soft_segment *_Nonnull soft_segment_at(soft_cpu *_Nonnull cpu, uin
 static inline uint32_t soft_attention(const soft_cpu *_Nonnull cpu) {
   return __atomic_load_n(&cpu->attention, __ATOMIC_RELAXED);
 }
+/// The word as threads that wait for it see it.
+static inline uint32_t *_Nonnull soft_attention_word(soft_cpu *_Nonnull cpu) { return &cpu->attention; }
 static inline void soft_request_attention(soft_cpu *_Nonnull cpu, uint32_t bits) {
   __atomic_fetch_or(&cpu->attention, bits, __ATOMIC_SEQ_CST);
 }
@@ -172,6 +178,3 @@ static inline uint8_t soft_compare_exchange_128(
                    : "b"(low), "c"(high) : "memory", "cc");
   return equal;
 }
-
-/// The host's time-stamp counter.
-static inline uint64_t soft_host_tsc(void) { return __builtin_ia32_rdtsc(); }

@@ -16,8 +16,11 @@ struct CPUContext {
   /// The interrupt controllers, and this processor's number there; nil in tests without.
   var controllers: InterruptControllers?
   var index = 0
+  /// What the time-stamp counter counts.
+  let clock: @Sendable () -> UInt64
 
-  init(features: InstructionAttributes) {
+  init(features: InstructionAttributes, clock: @escaping @Sendable () -> UInt64) {
+    self.clock = clock
     tlb = .allocate(capacity: TLB.count * TLB.sets)
     tlb.initialize(
       repeating: soft_tlb_entry(read_tag: 0, write_tag: 0, addend: 0, physical: 0), count: TLB.count * TLB.sets)

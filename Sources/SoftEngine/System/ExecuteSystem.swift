@@ -58,7 +58,7 @@ extension Executor {
       }
     case .rdtsc, .rdtscp:
       if state.pointee.cr4 & CR4.tsd != 0 { try requirePrivilege() }
-      let tsc = soft_host_tsc() &+ state.pointee.tsc_offset
+      let tsc = state.timeStampCounter
       setGeneral(General.rax, tsc & 0xFFFF_FFFF)
       setGeneral(General.rdx, tsc >> 32)
       if i.operation == .rdtscp { setGeneral(General.rcx, state.pointee.tsc_aux & 0xFFFF_FFFF) }
@@ -101,6 +101,7 @@ extension Executor {
     state.pointee.system_flags = state.pointee.system_flags & ~permitted | value & permitted
     state.arithmeticFlags = value
     TLB.select(state)
+    if state.pointee.events_waiting != 0 { soft_request_attention(state, Attention.interrupt) }
   }
 
   private func moveSystemRegister() throws(Fault) {
@@ -211,6 +212,9 @@ extension Executor {
 }
 
 extension UnsafeMutablePointer where Pointee == soft_cpu {
+  /// IA32_TIME_STAMP_COUNTER.
+  var timeStampCounter: UInt64 { context.pointee.clock() &+ pointee.tsc_offset }
+
   func raiseSingleStep() {
     pointee.dr.6 |= 1 << 14
     record(self, .exception(Vector.debug, errorCode: nil))

@@ -7,7 +7,7 @@ extension Executor {
       do { return try controllers.readMSR(of: state.context.pointee.index, number) } catch { throw .protection }
     }
     switch number {
-    case 0x10: return soft_host_tsc() &+ state.pointee.tsc_offset
+    case 0x10: return state.timeStampCounter
     case 0x1B: return 0xFEE0_0900
     case 0x8B, 0xFE, 0x2FF, 0x250, 0x258, 0x259, 0x200...0x20F, 0x268...0x26F, 0x179, 0x17A: return 0
     case 0x174: return state.pointee.sysenter_cs
@@ -31,12 +31,14 @@ extension Executor {
   func writeMSR(_ number: UInt32, _ value: UInt64) throws(Fault) {
     if let controllers = state.context.pointee.controllers, InterruptControllers.handles(msr: number) {
       do {
-        let tsc = soft_host_tsc() &+ state.pointee.tsc_offset
-        return try controllers.writeMSR(of: state.context.pointee.index, number, value, tsc: tsc)
+        return try controllers.writeMSR(
+          of: state.context.pointee.index, number, value, tsc: state.timeStampCounter)
       } catch { throw .protection }
     }
     switch number {
-    case 0x10: state.pointee.tsc_offset = value &- soft_host_tsc()
+    case 0x10:
+      state.pointee.tsc_offset = value &- state.context.pointee.clock()
+      state.context.pointee.controllers?.tscChanged(of: state.context.pointee.index, tsc: value)
     case 0x8B, 0x2FF, 0x250, 0x258, 0x259, 0x200...0x20F, 0x268...0x26F, 0x17A: break
     case 0x174: state.pointee.sysenter_cs = value
     case 0x175: state.pointee.sysenter_esp = value
