@@ -32,7 +32,7 @@ let package = Package(
     layer("LinuxSystem", ["CLinux"]),
 
     // Values and contracts.
-    layer("MachineModel", []),
+    layer("MachineModel", ["X86"]),
     layer("GuestMemory", ["LinuxSystem"]),
     layer("Buses", []),
     layer("Backends", ["LinuxSystem", "MachineModel"]),
@@ -50,7 +50,7 @@ let package = Package(
 
     // What joins them.
     layer("Boards", ["DeviceKit", "Devices"]),
-    layer("Options", ["MachineModel", "DeviceKit", "LinuxSystem", argumentParser]),
+    layer("Options", ["MachineModel", "X86", "DeviceKit", "LinuxSystem", argumentParser]),
     layer("Processes", ["Boards", "Engines", "KVMEngine", "Sandbox", "LinuxSystem", logging]),
     .executableTarget(
       name: "vmrun", dependencies: ["Options", "Processes", "Boards", "Devices", "Sandbox"], swiftSettings: strict),
@@ -62,7 +62,7 @@ let package = Package(
     tests("BackendsTests", ["Backends", "TestKit"]),
     tests("DevicesTests", ["Devices", "TestKit"]),
     tests("BoardsTests", ["Boards", "Devices", "TestKit"]),
-    tests("OptionsTests", ["Options", "Devices", "TestKit"]),
+    tests("OptionsTests", ["Options", "X86", "Devices", "TestKit"]),
     .target(name: "CSandboxProbe", path: "Tests/CSandboxProbe"),
     .executableTarget(
       name: "sandbox-probe", dependencies: ["Sandbox", "CSandboxProbe", "CSeccomp"], path: "Tests/SandboxProbe",

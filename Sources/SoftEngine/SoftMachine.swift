@@ -2,6 +2,7 @@ import CSoftCPU
 import Engines
 import LinuxSystem
 import Synchronization
+import X86
 
 /// A machine whose processors are software.
 public final class SoftMachine: VirtualMachine {
@@ -13,11 +14,20 @@ public final class SoftMachine: VirtualMachine {
   private let shared = Mutex(Shared())
   public let controllers: InterruptControllers
 
-  /// A machine of up to `vcpus` processors. `clock` is guest time in nanoseconds.
-  public init(vcpus: Int, clock: @escaping @Sendable () -> UInt64) {
+  private let vcpus: Int
+  private let model: CPUModel
+  private let time: TimeReference
+  private let clock: @Sendable () -> UInt64
+
+  /// A machine of up to `vcpus` processors of a model. `clock` is guest time in nanoseconds.
+  public init(vcpus: Int, model: CPUModel = .max, clock: @escaping @Sendable () -> UInt64) {
+    self.vcpus = vcpus
+    self.model = model
+    self.clock = clock
+    time = TimeReference(clock: clock)
     let cpus = WeakCPUs()
     controllers = InterruptControllers(
-      vcpus: vcpus, tscFrequency: 1_000_000_000, physicalAddressBits: 52, clock: clock,
+      vcpus: vcpus, tscFrequency: time.frequency, physicalAddressBits: CPUIdentity.physicalAddressBits, clock: clock,
       notifications: .init(
         kick: { cpus.attend($0) }, rearm: { _ in }, endOfInterrupt: { _ in }))
     self.cpus = cpus
@@ -47,7 +57,8 @@ public final class SoftMachine: VirtualMachine {
   }
 
   public func makeVCPU(_ index: Int) throws(EngineFailure) -> SoftVCPU {
-    let cpu = SoftVCPU(index: index, machine: self, controllers: controllers)
+    let cpu = SoftVCPU(
+      index: index, count: vcpus, machine: self, controllers: controllers, model: model, time: time, guestTime: clock)
     shared.withLock { shared in
       cpu.setMap(Array(shared.slots.values))
       shared.cpus.append(cpu)

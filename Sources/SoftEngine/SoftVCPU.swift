@@ -18,15 +18,17 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   private var single: UnsafeMutablePointer<Block>?
 
   init(
-    index: Int, machine: SoftMachine?, controllers: InterruptControllers?,
-    features: InstructionAttributes = .allFeatures
+    index: Int, count: Int = 1, machine: SoftMachine?, controllers: InterruptControllers?, model: CPUModel = .max,
+    time: TimeReference = TimeReference { 0 }, guestTime: @escaping @Sendable () -> UInt64 = { 0 }
   ) {
     state = .allocate(capacity: 1)
     UnsafeMutableRawPointer(state).initializeMemory(as: UInt8.self, repeating: 0, count: MemoryLayout<soft_cpu>.size)
     context = .allocate(capacity: 1)
-    context.initialize(to: CPUContext(features: features))
+    context.initialize(
+      to: CPUContext(index: index, count: count, model: model, time: time, guestTime: guestTime))
     context.pointee.controllers = controllers
-    context.pointee.index = index
+    // The counter starts at 0 with the machine.
+    state.pointee.tsc_offset = 0 &- time.hostTSC
     state.pointee.owner = UnsafeMutableRawPointer(context)
     state.pointee.tlb = context.pointee.tlb
     state.pointee.jumps = context.pointee.jumps

@@ -173,5 +173,33 @@ static inline uint8_t soft_compare_exchange_128(
   return equal;
 }
 
+typedef struct soft_cpuid_leaf {
+  uint32_t eax, ebx, ecx, edx;
+} soft_cpuid_leaf;
+
+/// The host's CPUID.
+static inline soft_cpuid_leaf soft_host_cpuid(uint32_t leaf, uint32_t subleaf) {
+  soft_cpuid_leaf result;
+  __asm__ volatile("cpuid"
+                   : "=a"(result.eax), "=b"(result.ebx), "=c"(result.ecx), "=d"(result.edx)
+                   : "a"(leaf), "c"(subleaf));
+  return result;
+}
+
+/// Stores before are seen before stores after, by other processors too.
+static inline void soft_store_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+
+/// RDRAND and RDSEED of a host that has them; 0: no number at hand.
+static inline uint8_t soft_host_rdrand(uint64_t *_Nonnull value) {
+  uint8_t valid;
+  __asm__ volatile("rdrand %0\n\tsetc %1" : "=r"(*value), "=q"(valid) : : "cc");
+  return valid;
+}
+static inline uint8_t soft_host_rdseed(uint64_t *_Nonnull value) {
+  uint8_t valid;
+  __asm__ volatile("rdseed %0\n\tsetc %1" : "=r"(*value), "=q"(valid) : : "cc");
+  return valid;
+}
+
 /// The host's time-stamp counter.
 static inline uint64_t soft_host_tsc(void) { return __builtin_ia32_rdtsc(); }
