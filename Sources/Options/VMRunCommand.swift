@@ -43,7 +43,6 @@ public struct VMRunCommand: ParsableCommand {
     guard machine.mode == .hvm else {
       throw UsageError("--mode", machine.mode.rawValue, "not yet; this version runs --mode hvm only")
     }
-    guard machine.accel != .soft else { throw UsageError("--accel", "soft", "not yet; this version needs --accel kvm") }
     let isEmpty =
       images.isEmpty && disks.disk.isEmpty && disks.cdrom.isEmpty && disks.firmware == nil && machine.device.isEmpty
     guard !isEmpty else {

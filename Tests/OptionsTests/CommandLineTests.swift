@@ -111,7 +111,6 @@ import struct X86.CPUModel
     ("", "no disk image given; try 'vmrun disk.img' or 'vmrun --cdrom install.iso', or 'vmrun --help'"),
     ("--mode pv a.img", "--mode pv: not yet; this version runs --mode hvm only"),
     ("--mode pvhvm a.img", "--mode pvhvm: not yet; this version runs --mode hvm only"),
-    ("--accel soft a.img", "--accel soft: not yet; this version needs --accel kvm"),
     (
       "--mode hmv a.img",
       "the value 'hmv' is invalid for '--mode <mode>'. Please provide one of 'hvm', 'pv' or 'pvhvm'; see 'vmrun --help'"
@@ -283,7 +282,7 @@ import struct X86.CPUModel
               }
             ],
             "cpu" : "max",
-          "cpus" : 2,
+            "cpus" : 2,
             "devices" : [
               {
                 "id" : "std-vga.0",

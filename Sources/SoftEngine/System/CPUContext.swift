@@ -20,17 +20,15 @@ struct CPUContext {
   let identity: ProcessorIdentity
   /// What of CR4 can be set.
   let permittedCR4: UInt64
-  let time: TimeReference
-  /// Guest time in nanoseconds.
-  let guestTime: @Sendable () -> UInt64
+  /// What the time-stamp counter counts.
+  let clock: @Sendable () -> UInt64
   var msr = ModelSpecificState()
 
-  init(index: Int, count: Int, model: CPUModel, time: TimeReference, guestTime: @escaping @Sendable () -> UInt64) {
+  init(index: Int, count: Int, model: CPUModel, clock: @escaping @Sendable () -> UInt64) {
     self.index = index
     self.model = model
-    self.time = time
-    self.guestTime = guestTime
-    identity = ProcessorIdentity(model, index: index, count: count, tscFrequency: time.frequency)
+    self.clock = clock
+    identity = ProcessorIdentity(model, index: index, count: count, tscFrequency: SoftMachine.tscFrequency)
     permittedCR4 = CR4.permitted(by: model)
     tlb = .allocate(capacity: TLB.count * TLB.sets)
     tlb.initialize(

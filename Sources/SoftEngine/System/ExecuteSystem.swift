@@ -101,6 +101,7 @@ extension Executor {
     state.pointee.system_flags = state.pointee.system_flags & ~permitted | value & permitted
     state.arithmeticFlags = value
     TLB.select(state)
+    if state.pointee.events_waiting != 0 { soft_request_attention(state, Attention.interrupt) }
   }
 
   private func moveSystemRegister() throws(Fault) {
@@ -196,6 +197,9 @@ extension Executor {
 }
 
 extension UnsafeMutablePointer where Pointee == soft_cpu {
+  /// IA32_TIME_STAMP_COUNTER.
+  var timeStampCounter: UInt64 { context.pointee.clock() &+ pointee.tsc_offset }
+
   func raiseSingleStep() {
     pointee.dr.6 |= 1 << 14
     record(self, .exception(Vector.debug, errorCode: nil))

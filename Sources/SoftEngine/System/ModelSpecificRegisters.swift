@@ -51,15 +51,12 @@ private enum MSR {
 private let architecturalCapabilities: UInt64 = 0x0D10_E17B
 
 extension UnsafeMutablePointer where Pointee == soft_cpu {
-  /// The guest's time-stamp counter.
-  @inline(__always) var timeStampCounter: UInt64 { soft_host_tsc() &+ pointee.tsc_offset }
-
   /// Moves the counter by `delta`.
   func adjustTimeStampCounter(_ delta: UInt64) {
     pointee.tsc_offset = pointee.tsc_offset &+ delta
     context.pointee.msr.tscAdjust = context.pointee.msr.tscAdjust &+ delta
     context.pointee.controllers?.tscChanged(of: context.pointee.index, tsc: timeStampCounter)
-    context.pointee.msr.clock.update(&context.pointee.map, context.pointee.time, tscOffset: pointee.tsc_offset)
+    context.pointee.msr.clock.update(&context.pointee.map, tscOffset: pointee.tsc_offset)
   }
 }
 
@@ -87,7 +84,7 @@ extension Executor {
       return context.pointee.msr.speculationControl
     case MSR.microcodeRevision: return 0x1F << 32
     // Bits 15:8: the counter's rate in units of 133 MHz.
-    case MSR.platformInformation: return (context.pointee.time.frequency / 133_333_333 & 0xFF) << 8
+    case MSR.platformInformation: return (SoftMachine.tscFrequency / 133_333_333 & 0xFF) << 8
     case MSR.mtrrCapability:
       try require(.mtrr)
       return MemoryTypeRanges.capability
@@ -183,11 +180,11 @@ extension Executor {
     case ParavirtualClock.MSR.systemTime, ParavirtualClock.MSR.oldSystemTime:
       try require(.hypervisor)
       context.pointee.msr.clock.systemTime = value
-      context.pointee.msr.clock.update(&context.pointee.map, context.pointee.time, tscOffset: state.pointee.tsc_offset)
+      context.pointee.msr.clock.update(&context.pointee.map, tscOffset: state.pointee.tsc_offset)
     case ParavirtualClock.MSR.wallClock, ParavirtualClock.MSR.oldWallClock:
       try require(.hypervisor)
       context.pointee.msr.clock.wallClock = value
-      context.pointee.msr.clock.writeWallClock(&context.pointee.map, guestTime: context.pointee.guestTime())
+      context.pointee.msr.clock.writeWallClock(&context.pointee.map, guestTime: context.pointee.clock())
     default:
       guard MemoryTypeRanges.handles(number) else { throw .protection }
       try require(.mtrr)

@@ -18,19 +18,20 @@ struct ParavirtualClock {
   private var version: UInt32 = 0
 
   private static let isStable: UInt64 = 1
+  /// A multiplier of a half in units of 2^-32, applied after a shift by 1.
+  private static let nanosecondPerTick: UInt64 = 1 << 32 | 0x8000_0000
 
   /// Writes struct pvclock_vcpu_time_info, after the guest asked for it or changed its counter.
-  mutating func update(_ map: inout PhysicalMap, _ time: TimeReference, tscOffset: UInt64) {
+  mutating func update(_ map: inout PhysicalMap, tscOffset: UInt64) {
     guard systemTime & 1 != 0 else { return }
-    let (multiplier, shift) = Self.scale(time.frequency)
     version = version &+ 2
     let address = systemTime & ~1
     map.store(UInt64(version &- 1), at: address, width: 4)
     soft_store_fence()
-    map.store(time.hostTSC &+ tscOffset, at: address &+ 8, width: 8)
-    map.store(time.nanoseconds, at: address &+ 16, width: 8)
-    map.store(
-      UInt64(multiplier) | UInt64(UInt8(bitPattern: shift)) << 32 | Self.isStable << 40, at: address &+ 24, width: 8)
+    // The counter's value at guest time 0.
+    map.store(tscOffset, at: address &+ 8, width: 8)
+    map.store(0, at: address &+ 16, width: 8)
+    map.store(Self.nanosecondPerTick | Self.isStable << 40, at: address &+ 24, width: 8)
     soft_store_fence()
     map.store(UInt64(version), at: address, width: 4)
   }
@@ -45,21 +46,6 @@ struct ParavirtualClock {
     map.store(boot % 1_000_000_000, at: wallClock &+ 8, width: 4)
     soft_store_fence()
     map.store(UInt64(version), at: wallClock, width: 4)
-  }
-
-  /// Nanoseconds are ((ticks << shift) * multiplier) >> 32; a negative shift goes right.
-  static func scale(_ frequency: UInt64) -> (multiplier: UInt32, shift: Int8) {
-    var scaled = max(1, frequency)
-    var shift: Int8 = 0
-    while scaled < 1_000_000_000 {
-      scaled <<= 1
-      shift += 1
-    }
-    while scaled >= 2_000_000_000 {
-      scaled >>= 1
-      shift -= 1
-    }
-    return (UInt32(clamping: (1_000_000_000 << 32) / scaled), shift)
   }
 }
 
