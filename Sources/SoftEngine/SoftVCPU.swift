@@ -67,6 +67,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   public func run(_ entry: Entry) -> Exit {
     if let reason = pending { finishAccess(reason) }
     if entry == .finish { return .interrupted }
+    defer { soft_x87_unload(state) }
     while true {
       if let op = context.pointee.resumption {
         context.pointee.resumption = nil

@@ -82,10 +82,12 @@ enum CR4 {
   static let umip: UInt64 = 1 << 11
   static let fsgsbase: UInt64 = 1 << 16
   static let pcide: UInt64 = 1 << 17
+  static let osxsave: UInt64 = 1 << 18
   static let smep: UInt64 = 1 << 20
   static let smap: UInt64 = 1 << 21
   static let implemented =
-    vme | pvi | tsd | de | pse | pae | mce | pge | osfxsr | osxmmexcpt | umip | fsgsbase | pcide | smep | smap
+    vme | pvi | tsd | de | pse | pae | mce | pge | osfxsr | osxmmexcpt | umip | fsgsbase | pcide | osxsave
+    | smep | smap
 }
 
 enum EFER {
