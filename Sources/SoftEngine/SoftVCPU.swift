@@ -140,6 +140,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     if entry == .finish { return .interrupted }
     isRunning.store(true, ordering: .sequentiallyConsistent)
     defer { isRunning.store(false, ordering: .sequentiallyConsistent) }
+    defer { soft_x87_unload(state) }
     while true {
       let attention = soft_take_attention(state)
       if attention & Attention.urgent != 0 { serve(attention) }

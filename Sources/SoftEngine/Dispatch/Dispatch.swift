@@ -20,6 +20,8 @@ func tail(_ state: State, _ op: MicroOp, _ handler: soft_handler) {
 
 /// Executes from `op` until something leaves.
 func interpret(_ state: State, from op: MicroOp) {
+  soft_enter_guest(state)
+  defer { soft_leave_guest(state) }
   op.pointee.handler(state, op)
 }
 
