@@ -16,15 +16,15 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   private var single: UnsafeMutablePointer<Block>?
 
   init(
-    index: Int, controllers: InterruptControllers?, doorbells: Doorbells? = nil,
-    features: InstructionAttributes = .allFeatures
+    index: Int, count: Int = 1, controllers: InterruptControllers?, doorbells: Doorbells? = nil,
+    model: CPUModel = .max
   ) {
     state = .allocate(capacity: 1)
     UnsafeMutableRawPointer(state).initializeMemory(as: UInt8.self, repeating: 0, count: MemoryLayout<soft_cpu>.size)
     context = .allocate(capacity: 1)
-    context.initialize(to: CPUContext(features: features, clock: controllers?.clock ?? monotonicNanoseconds))
+    context.initialize(
+      to: CPUContext(index: index, count: count, model: model, clock: controllers?.clock ?? monotonicNanoseconds))
     context.pointee.controllers = controllers
-    context.pointee.index = index
     state.pointee.owner = UnsafeMutableRawPointer(context)
     state.pointee.tlb = context.pointee.tlb
     state.pointee.jumps = context.pointee.jumps
