@@ -39,7 +39,7 @@ let package = Package(
     layer("LinuxSystem", ["CLinux"]),
 
     // Values and contracts.
-    layer("MachineModel", []),
+    layer("MachineModel", ["X86"]),
     layer("GuestMemory", ["LinuxSystem"]),
     layer("Buses", []),
     layer("Backends", ["LinuxSystem", "MachineModel"]),
