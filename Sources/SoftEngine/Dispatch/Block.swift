@@ -76,7 +76,7 @@ struct BlockCache {
     for block in blocks where !block.pointee.isDead { remove(block) }
     state.pointee.code_changed = 1
     soft_request_attention(state, Attention.code)
-    TLB.flushJumps(state)
+    TLB.flushAllJumps(state)
   }
 
   private mutating func remove(_ block: UnsafeMutablePointer<Block>) {
