@@ -1,4 +1,4 @@
-# vmrun: `make demo` boots a small disk, `make test` runs the tests. See README.md.
+# vmrun: `make demo` boots Debian, `make test` runs the tests. See README.md.
 
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -26,11 +26,11 @@ all: build
 demo:
 	@.ci/packages build demo
 	@$(MAKE) --no-print-directory build
-	@$(MAKE) --no-print-directory -C guests build/demo.img
+	@$(MAKE) --no-print-directory -C guests debian.img
 	@echo
-	@echo "Booting guests/build/demo.img; Ctrl-A x leaves, Ctrl-A h shows the keys."
+	@echo "Booting Debian 12. Log in as root, without a password; poweroff ends it. Ctrl-A x leaves, Ctrl-A h shows the keys."
 	@echo
-	$(BINARY) --mode hvm --snapshot guests/build/demo.img
+	$(BINARY) --mode hvm --memory 1G --snapshot guests/build/debian.img
 
 build:
 	@.ci/packages build

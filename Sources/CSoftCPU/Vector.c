@@ -118,11 +118,12 @@ static inline void set_flags(soft_cpu *cpu, uint64_t cf, uint64_t pf, uint64_t z
   cpu->carries = cf << 63 | (cf ^ of) << 62 | (pf ^ 1) << 8 | sf;
 }
 
+// Not "=@ccc" and its kin: with several of them LLVM 21 makes an SBB, which changes the flags that others still read.
 #define COMPARISON(name)                                                                                     \
   void soft_##name(soft_cpu *cpu, const soft_op *op) {                                                       \
     uint8_t cf, pf, zf;                                                                                      \
-    __asm__ volatile(#name " %4, %3"                                                                         \
-                     : "=@ccc"(cf), "=@ccp"(pf), "=@ccz"(zf)                                                 \
+    __asm__ volatile(#name " %4, %3\n\tsetc %0\n\tsetp %1\n\tsetz %2"                                      \
+                     : "=q"(cf), "=q"(pf), "=q"(zf)                                                          \
                      : "x"(*(const vector *)slot(cpu, op->dst)), "x"(*(const vector *)slot(cpu, op->src)));  \
     set_flags(cpu, cf, pf, zf, 0, 0);                                                                        \
     NEXT;                                                                                                    \
@@ -134,8 +135,8 @@ COMPARISON(ucomisd)
 
 void soft_ptest(soft_cpu *cpu, const soft_op *op) {
   uint8_t cf, zf;
-  __asm__ volatile("ptest %3, %2"
-                   : "=@ccc"(cf), "=@ccz"(zf)
+  __asm__ volatile("ptest %3, %2\n\tsetc %0\n\tsetz %1"
+                   : "=q"(cf), "=q"(zf)
                    : "x"(*(const vector *)slot(cpu, op->dst)), "x"(*(const vector *)slot(cpu, op->src)));
   set_flags(cpu, cf, 0, zf, 0, 0);
   NEXT;

@@ -74,7 +74,7 @@ void soft_x87_store_control(soft_cpu *cpu, const soft_op *op) {
 void soft_x87_point(soft_cpu *cpu, const soft_op *op) {
   uint64_t base = *(uint64_t *)((char *)cpu + op->base);
   uint64_t index = *(uint64_t *)((char *)cpu + op->index);
-  cpu->x87_data = (base + (index << op->shift) + (uint64_t)op->imm) & op->aux;
+  cpu->x87_data = (base + (index << (op->shift & 3)) + (uint64_t)op->imm) & op->aux;
   NEXT;
 }
 

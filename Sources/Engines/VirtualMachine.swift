@@ -25,7 +25,7 @@ public struct HostMapping: @unchecked Sendable, Equatable {
 }
 
 /// Guest address of a doorbell.
-public enum DoorbellAddress: Sendable, Equatable {
+public enum DoorbellAddress: Sendable, Hashable {
   case port(UInt16)
   case memory(UInt64)
 }
@@ -47,6 +47,9 @@ public protocol VirtualMachine: AnyObject, Sendable {
   /// Shows host memory in a numbered slot, or empties the slot. False: refused, as when it overlaps another.
   func map(slot: Int, _ mapping: HostMapping?) -> Bool
   func makeVCPU(_ index: Int) throws(EngineFailure) -> CPU
+  /// Called once, before vCPUs run and before their threads start: starts the engine's own threads, if it has any. Each
+  /// first calls `confine` and ends at once when that returns false.
+  func start(confine: @escaping @Sendable () -> Bool) throws(EngineFailure)
   /// Each signal of `event` is an edge on an input of the interrupt controllers (0–23, ISA IRQs first).
   func connect(input: Int, edge event: borrowing EventDescriptor) throws(EngineFailure)
   /// A signal of `trigger` raises the level-triggered input; the guest's end of interrupt lowers it and signals

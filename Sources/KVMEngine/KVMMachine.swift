@@ -96,6 +96,10 @@ public final class KVMMachine: VirtualMachine {
     return try KVMVCPU(fd, runSize: runSize, msrs: msrIndices())
   }
 
+  public func start(confine: @escaping @Sendable () -> Bool) throws(EngineFailure) {
+    installInterruptingHandler(KVMVCPU.kickSignal)
+  }
+
   private func msrIndices() throws(EngineFailure) -> [UInt32] {
     let capacity = 1024
     let size = MemoryLayout<kvm_msr_list>.size + capacity * MemoryLayout<UInt32>.size

@@ -34,6 +34,11 @@ public final class SharedEvent: Sendable {
 
   public init(owning raw: CInt) { event = EventDescriptor(owning: Descriptor(owning: raw)) }
 
+  /// Another descriptor of the same eventfd.
+  public init(sharing other: borrowing EventDescriptor) throws(SystemError) {
+    event = EventDescriptor(owning: try other.descriptor.duplicate())
+  }
+
   public var raw: CInt { event.descriptor.raw }
 }
 

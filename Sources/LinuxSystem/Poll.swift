@@ -35,12 +35,24 @@ public func pollMilliseconds(_ nanoseconds: UInt64?) -> CInt {
 /// Waits until a descriptor is ready or `milliseconds` passed (negative: for ever), and fills in `ready`.
 /// A signal or an error of the host returns early with nothing ready.
 public func waitForDescriptors(_ entries: inout [PollEntry], milliseconds: CInt = -1) {
+  wait(&entries) { poll($0.baseAddress, nfds_t($0.count), milliseconds) }
+}
+
+/// The same with nanoseconds; nil: for ever.
+public func waitForDescriptors(_ entries: inout [PollEntry], nanoseconds: UInt64?) {
+  guard let nanoseconds else { return waitForDescriptors(&entries) }
+  var limit = timespec(
+    tv_sec: Int(clamping: nanoseconds / 1_000_000_000), tv_nsec: Int(clamping: nanoseconds % 1_000_000_000))
+  wait(&entries) { clinux_ppoll($0.baseAddress, nfds_t($0.count), &limit) }
+}
+
+private func wait(_ entries: inout [PollEntry], _ call: (UnsafeMutableBufferPointer<pollfd>) -> CInt) {
   withUnsafeTemporaryAllocation(of: pollfd.self, capacity: entries.count) { requests in
     for (index, entry) in entries.enumerated() {
       requests.initializeElement(
         at: index, to: pollfd(fd: entry.descriptor, events: entry.interest.rawValue, revents: 0))
     }
-    let count = poll(requests.baseAddress, nfds_t(entries.count), milliseconds)
+    let count = call(requests)
     for index in entries.indices {
       entries[index].ready = count > 0 ? PollEvents(rawValue: requests[index].revents) : []
     }

@@ -1,7 +1,7 @@
-import CSoftCPU
 import Engines
 import LinuxSystem
 import Synchronization
+import X86
 
 /// A machine whose processors are software.
 public final class SoftMachine: VirtualMachine {
@@ -11,19 +11,48 @@ public final class SoftMachine: VirtualMachine {
   }
 
   private let shared = Mutex(Shared())
-  public let controllers: InterruptControllers
+  private let cpus: WeakCPUs
+  private let events: EventThread
+  let doorbells = Doorbells()
+  let controllers: InterruptControllers
+  let clock: @Sendable () -> UInt64
+  private let vcpus: Int
+  private let model: CPUModel
 
-  /// A machine of up to `vcpus` processors. `clock` is guest time in nanoseconds.
-  public init(vcpus: Int, clock: @escaping @Sendable () -> UInt64) {
-    let cpus = WeakCPUs()
-    controllers = InterruptControllers(
-      vcpus: vcpus, tscFrequency: 1_000_000_000, physicalAddressBits: 52, clock: clock,
-      notifications: .init(
-        kick: { cpus.attend($0) }, rearm: { _ in }, endOfInterrupt: { _ in }))
-    self.cpus = cpus
+  /// The guest's time-stamp counter counts nanoseconds of guest time, whatever the host's does: it is monotonic across
+  /// processors and agrees with the clocks of all devices.
+  public static let tscFrequency: UInt64 = 1_000_000_000
+
+  /// A machine of up to `vcpus` processors of a model, whose time starts now.
+  public convenience init(vcpus: Int, model: CPUModel = .max) throws(EngineFailure) {
+    let start = monotonicNanoseconds()
+    try self.init(vcpus: vcpus, model: model) { monotonicNanoseconds() &- start }
   }
 
-  private let cpus: WeakCPUs
+  /// `clock` is guest time in nanoseconds, never set back.
+  init(vcpus: Int, model: CPUModel, clock: @escaping @Sendable () -> UInt64) throws(EngineFailure) {
+    let cpus = WeakCPUs()
+    let events: EventThread
+    do throws(SystemError) { events = try EventThread() } catch { throw EngineFailure(reason: "\(error)") }
+    controllers = InterruptControllers(
+      vcpus: vcpus, tscFrequency: Self.tscFrequency,
+      physicalAddressBits: CPUIdentity.physicalAddressBits, clock: clock,
+      notifications: .init(
+        kick: { cpus.attend($0) }, rearm: { _ in events.rearm() }, endOfInterrupt: { events.endOfInterrupt($0) }))
+    self.cpus = cpus
+    self.events = events
+    self.clock = clock
+    self.vcpus = vcpus
+    self.model = model
+  }
+
+  deinit { events.stop() }
+
+  public func start(confine: @escaping @Sendable () -> Bool) throws(EngineFailure) {
+    do throws(SystemError) {
+      try events.start(controllers, confine: confine)
+    } catch { throw EngineFailure(reason: "\(error)") }
+  }
 
   public func map(slot: Int, _ mapping: HostMapping?) -> Bool {
     shared.withLock { shared in
@@ -47,7 +76,8 @@ public final class SoftMachine: VirtualMachine {
   }
 
   public func makeVCPU(_ index: Int) throws(EngineFailure) -> SoftVCPU {
-    let cpu = SoftVCPU(index: index, machine: self, controllers: controllers)
+    let cpu = SoftVCPU(
+      index: index, count: vcpus, controllers: controllers, doorbells: doorbells, model: model)
     shared.withLock { shared in
       cpu.setMap(Array(shared.slots.values))
       shared.cpus.append(cpu)
@@ -57,25 +87,28 @@ public final class SoftMachine: VirtualMachine {
   }
 
   public func connect(input: Int, edge event: borrowing EventDescriptor) throws(EngineFailure) {
-    throw EngineFailure(reason: "the software engine does not take interrupts from descriptors yet")
+    do throws(SystemError) {
+      try events.connect(input, edge: event)
+    } catch { throw EngineFailure(reason: "\(error)") }
   }
 
   public func connect(input: Int, trigger: borrowing EventDescriptor, resample: borrowing EventDescriptor)
     throws(EngineFailure)
   {
-    throw EngineFailure(reason: "the software engine does not take interrupts from descriptors yet")
+    do throws(SystemError) {
+      try events.connect(input, trigger: trigger, resample: resample)
+    } catch { throw EngineFailure(reason: "\(error)") }
   }
 
   public func connect(doorbell: DoorbellAddress, event: borrowing EventDescriptor) throws(EngineFailure) {
-    throw EngineFailure(reason: "the software engine has no doorbells yet")
+    do throws(SystemError) {
+      try doorbells.connect(doorbell, event)
+    } catch { throw EngineFailure(reason: "\(error)") }
   }
 
   public func resetInterruptControllers() throws(EngineFailure) { controllers.reset() }
 
   public func setLegacyReplacement(_ enabled: Bool) { controllers.setLegacyReplacement(enabled) }
-
-  /// Lets the host do something else for a moment; due timers are served.
-  func waitForWork() { _ = controllers.advance() }
 }
 
 /// The processors that interrupt controllers may attend to.
@@ -87,6 +120,6 @@ private final class WeakCPUs: Sendable {
 
   func attend(_ index: Int) {
     guard let cpu = entries.withLock({ $0[index]?.cpu }) else { return }
-    soft_request_attention(cpu.state, Attention.interrupt)
+    cpu.attend(Attention.interrupt)
   }
 }

@@ -10,29 +10,28 @@ import X86
 public final class SoftVCPU: VCPU, @unchecked Sendable {
   let state: State
   private let context: UnsafeMutablePointer<CPUContext>
-  private weak let machine: SoftMachine?
-  /// What devices read and write.
-  private let buffer = UnsafeMutableRawPointer.allocate(byteCount: 16, alignment: 16)
+  private let doorbells: Doorbells?
   /// The access the last exit reported.
   private var pending: UInt32?
   private var single: UnsafeMutablePointer<Block>?
 
   init(
-    index: Int, machine: SoftMachine?, controllers: InterruptControllers?,
-    features: InstructionAttributes = .allFeatures
+    index: Int, count: Int = 1, controllers: InterruptControllers?, doorbells: Doorbells? = nil,
+    model: CPUModel = .max
   ) {
     state = .allocate(capacity: 1)
     UnsafeMutableRawPointer(state).initializeMemory(as: UInt8.self, repeating: 0, count: MemoryLayout<soft_cpu>.size)
     context = .allocate(capacity: 1)
-    context.initialize(to: CPUContext(features: features))
+    context.initialize(
+      to: CPUContext(index: index, count: count, model: model, clock: controllers?.clock ?? monotonicNanoseconds))
     context.pointee.controllers = controllers
-    context.pointee.index = index
     state.pointee.owner = UnsafeMutableRawPointer(context)
     state.pointee.tlb = context.pointee.tlb
     state.pointee.jumps = context.pointee.jumps
     state.pointee.tlb_generation = 1
+    state.pointee.large_low = .max
     state.pointee.jump_tag = 1 << 48
-    self.machine = machine
+    self.doorbells = doorbells
     state.powerOn(isBootstrap: index == 0)
   }
 
@@ -42,17 +41,30 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     context.pointee.map.deallocate()
     context.pointee.tlb.deallocate()
     context.pointee.jumps.deallocate()
+    context.pointee.transfer.deallocate()
     context.deinitialize(count: 1)
     context.deallocate()
     state.deallocate()
-    buffer.deallocate()
   }
 
-  public func kick() { soft_request_attention(state, Attention.kick) }
+  public func kick() { attend(Attention.kick) }
+
+  private var attention: UnsafeMutablePointer<Atomic<UInt32>> {
+    // Safety: a 32-bit word that is used with atomic operations only, which is what Atomic<UInt32> is.
+    UnsafeMutableRawPointer(soft_attention_word(state)).assumingMemoryBound(to: Atomic<UInt32>.self)
+  }
+
+  /// Makes the vCPU look at what `bits` say, wherever it is. Any thread may call this.
+  func attend(_ bits: UInt32) {
+    let before = attention.pointee.bitwiseOr(bits, ordering: .sequentiallyConsistent).oldValue
+    if before & Attention.asleep != 0 { Futex.wake(attention) }
+  }
 
   public func reset() throws(EngineFailure) {
     pending = nil
     context.pointee.resumption = nil
+    context.pointee.link = nil
+    state.pointee.leave = LeaveReason.dispatch
     state.powerOn(isBootstrap: context.pointee.index == 0)
     TLB.flush(state)
   }
@@ -146,6 +158,8 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   private func left() -> Exit? {
     let address = state.pointee.device_address
     let width = Int(state.pointee.device_width)
+    let items = Int(state.pointee.device_items)
+    let buffer = context.pointee.transfer
     switch state.pointee.leave {
     case LeaveReason.exception:
       context.pointee.resumption = nil
@@ -156,16 +170,18 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
       pending = LeaveReason.deviceRead
       return .mmioRead(address: address, width: width, data: buffer)
     case LeaveReason.deviceWrite:
+      if ring(.memory(address)) { return nil }
       pending = LeaveReason.deviceWrite
       buffer.storeBytes(of: state.pointee.device_data, as: UInt64.self)
       return .mmioWrite(address: address, width: width, data: buffer)
     case LeaveReason.portIn:
       pending = LeaveReason.portIn
-      return .portIn(port: UInt16(truncatingIfNeeded: address), width: width, count: 1, data: buffer)
+      return .portIn(port: UInt16(truncatingIfNeeded: address), width: width, count: items, data: buffer)
     case LeaveReason.portOut:
+      if ring(.port(UInt16(truncatingIfNeeded: address))) { return nil }
       pending = LeaveReason.portOut
-      buffer.storeBytes(of: state.pointee.device_data, as: UInt64.self)
-      return .portOut(port: UInt16(truncatingIfNeeded: address), width: width, count: 1, data: buffer)
+      if items == 1 { buffer.storeBytes(of: state.pointee.device_data, as: UInt64.self) }
+      return .portOut(port: UInt16(truncatingIfNeeded: address), width: width, count: items, data: buffer)
     case LeaveReason.halt:
       state.pointee.halted = 1
       return nil
@@ -174,13 +190,20 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     }
   }
 
+  /// Whether the write was a doorbell's, and is done.
+  private func ring(_ address: DoorbellAddress) -> Bool {
+    guard doorbells?.ring(address) == true else { return false }
+    finishAccess(state.pointee.leave)
+    return true
+  }
+
   private func finishAccess(_ reason: UInt32) {
     pending = nil
     var value: UInt64 = 0
     if reason == LeaveReason.deviceRead || reason == LeaveReason.portIn {
       let width = min(8, Int(state.pointee.device_width))
       for index in 0..<width {
-        value |= UInt64(buffer.load(fromByteOffset: index, as: UInt8.self)) << UInt64(8 * index)
+        value |= UInt64(context.pointee.transfer.load(fromByteOffset: index, as: UInt8.self)) << UInt64(8 * index)
       }
     }
     let index = Int(state.pointee.device_done)
@@ -194,7 +217,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   private func takeEvents() {
     guard let controllers = context.pointee.controllers else { return }
     let index = context.pointee.index
-    if controllers.nextDeadline(of: index) != nil { controllers.advance(of: index) }
+    state.pointee.events_waiting = 0
     let events = controllers.events(of: index)
     guard !events.isEmpty else { return }
     if events.contains(.initialize), controllers.takeINIT(of: index) {
@@ -207,8 +230,10 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
         SegmentRegister.cs, selector: UInt16(vector) << 8, base: UInt64(vector) << 12, limit: 0xFFFF, attributes: 0x93)
       state.pointee.rip = 0
     }
-    guard state.pointee.waiting_for_sipi == 0, state.pointee.shadow == 0 else { return }
-    if events.contains(.nmi), state.pointee.nmi_blocked == 0, controllers.takeNMI(of: index) {
+    guard state.pointee.waiting_for_sipi == 0 else { return }
+    if state.pointee.shadow != 0 {
+      state.pointee.events_waiting = 1
+    } else if events.contains(.nmi), state.pointee.nmi_blocked == 0, controllers.takeNMI(of: index) {
       state.pointee.halted = 0
       state.deliverInterrupt(Vector.nmi)
     } else if events.contains(.interrupt), state.pointee.system_flags & RFLAGS.if != 0,
@@ -217,12 +242,16 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
       state.pointee.halted = 0
       state.deliverInterrupt(vector)
     }
+    // What could not be taken now: whatever lets it through asks for attention.
+    if !controllers.events(of: index).isEmpty { state.pointee.events_waiting = 1 }
   }
 
-  /// A halted processor. With interrupt controllers it sleeps here, a millisecond at most at a time.
+  /// Sleeps in the host until something asks for attention. A request that came before is seen by the exchange.
   private func sleep() -> Exit? {
     guard context.pointee.controllers != nil else { return .halt }
-    machine?.waitForWork()
+    let (isAsleep, _) = attention.pointee.compareExchange(
+      expected: 0, desired: Attention.asleep, ordering: .sequentiallyConsistent)
+    if isAsleep { Futex.wait(attention, while: Attention.asleep) }
     return nil
   }
 }

@@ -48,7 +48,7 @@ import Testing
       ram.deallocate()
       firmware.deallocate()
     }
-    let machine = SoftMachine(vcpus: 1) { 0 }
+    let machine = try SoftMachine(vcpus: 1)
     let mappings: [(UInt64, Int, UnsafeMutableRawPointer, Bool)] = [
       (0, 0xF_0000, ram, false), (0xF_0000, rom.count, firmware, true),
       (0x10_0000, ramSize - 0x10_0000, ram + 0x10_0000, false), (0xFFFF_0000, rom.count, firmware, true),

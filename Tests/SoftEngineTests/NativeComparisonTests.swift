@@ -26,7 +26,7 @@ import X86
       guest.deallocate()
       code.deallocate()
     }
-    let cpu = SoftVCPU(index: 0, machine: nil, controllers: nil)
+    let cpu = SoftVCPU(index: 0, controllers: nil)
     let mappings = [
       HostMapping(guestAddress: Self.memory, size: Self.memorySize, host: guest, readOnly: false),
       HostMapping(guestAddress: Self.code, size: Self.codeSize, host: code, readOnly: false),

@@ -44,11 +44,18 @@ static inline int clinux_futex_wait(const void *word, uint32_t expected, int64_t
   return r < 0 ? errno : 0;
 }
 
+/// ppoll(2) without a signal mask; <poll.h> declares it under _GNU_SOURCE only.
+static inline int clinux_ppoll(struct pollfd *entries, unsigned long count, const struct timespec *limit) {
+  struct timespec rest = *limit;
+  return (int)syscall(SYS_ppoll, entries, count, &rest, 0, 8);
+}
+
 static inline void clinux_futex_wake(const void *word, int count) {
   syscall(SYS_futex, word, FUTEX_WAKE, count, 0, 0, 0);
 }
 
 static inline void clinux_set_thread_name(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
+static inline void clinux_set_timer_slack(unsigned long nanoseconds) { prctl(PR_SET_TIMERSLACK, nanoseconds, 0, 0, 0); }
 static inline void clinux_do_nothing(int number) { (void)number; }
 /// No SA_RESTART: a blocking call of the thread that gets the signal returns EINTR. Whoever started this process may
 /// have left the signal blocked.

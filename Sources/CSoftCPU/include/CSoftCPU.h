@@ -67,6 +67,8 @@ typedef struct soft_cpu {
 
   soft_tlb_entry *_Nonnull tlb;
   uint64_t tlb_generation;
+  /// The TLB may hold parts of large pages within these linear addresses.
+  uint64_t large_low, large_high;
   /// What linear addresses of segmented accesses wrap at.
   uint64_t linear_mask;
   /// What the stack pointer wraps at.
@@ -108,6 +110,8 @@ typedef struct soft_cpu {
   /// A block of this CPU was invalidated since the flag was cleared.
   uint8_t code_changed;
   uint8_t waiting_for_sipi;
+  /// Interrupts wait that could not be taken when they came.
+  uint8_t events_waiting;
 
   // The exception being raised, or the access the outside is asked for.
   uint8_t vector;
@@ -121,6 +125,8 @@ typedef struct soft_cpu {
   uint64_t device_address;
   uint64_t device_data;
   uint32_t device_width;
+  /// More than 1: of a string instruction, in `CPUContext.transfer`.
+  uint32_t device_items;
 
   /// Exception flags of the current run are in the host's MXCSR, too; `soft_mxcsr` joins them.
   uint32_t mxcsr;
@@ -171,6 +177,8 @@ static inline soft_segment *_Nonnull soft_segment_at(soft_cpu *_Nonnull cpu, uin
 static inline uint32_t soft_attention(const soft_cpu *_Nonnull cpu) {
   return __atomic_load_n(&cpu->attention, __ATOMIC_RELAXED);
 }
+/// The word as threads that wait for it see it.
+static inline uint32_t *_Nonnull soft_attention_word(soft_cpu *_Nonnull cpu) { return &cpu->attention; }
 static inline void soft_request_attention(soft_cpu *_Nonnull cpu, uint32_t bits) {
   __atomic_fetch_or(&cpu->attention, bits, __ATOMIC_SEQ_CST);
 }
@@ -201,8 +209,30 @@ static inline uint8_t soft_compare_exchange_128(
   return equal;
 }
 
-/// The host's time-stamp counter.
-static inline uint64_t soft_host_tsc(void) { return __builtin_ia32_rdtsc(); }
+
+/// Stores before are seen before stores after, by other processors too.
+static inline void soft_store_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+
+/// Whether the host has RDRAND and RDSEED: bits 0 and 1.
+static inline uint8_t soft_host_random(void) {
+  uint32_t a = 1, b, c = 0, d;
+  __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+  uint8_t has = c >> 30 & 1;
+  a = 7, c = 0;
+  __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+  return has | (b >> 18 & 1) << 1;
+}
+/// The host's RDRAND or RDSEED, which it must have; 0: no number at hand.
+static inline uint8_t soft_host_rdrand(uint64_t *_Nonnull value) {
+  uint8_t valid;
+  __asm__ volatile("rdrand %0\n\tsetc %1" : "=r"(*value), "=q"(valid) : : "cc");
+  return valid;
+}
+static inline uint8_t soft_host_rdseed(uint64_t *_Nonnull value) {
+  uint8_t valid;
+  __asm__ volatile("rdseed %0\n\tsetc %1" : "=r"(*value), "=q"(valid) : : "cc");
+  return valid;
+}
 
 /// The host's CPUID, subleaf 0: EAX, EBX, ECX, EDX; zeros for a leaf that it does not have.
 void soft_host_cpuid(uint32_t leaf, uint32_t *_Nonnull registers);

@@ -1,10 +1,11 @@
+import Engines
 import LinuxSystem
 import MachineModel
 import Sandbox
 
 /// Waits for whatever can end or change the run: the device process, vCPUs, signals, the user's keys, the time limit.
-struct ControlLoop: ~Copyable {
-  private let running: RunningMachine
+struct ControlLoop<Machine: VirtualMachine>: ~Copyable {
+  private let running: RunningMachine<Machine>
   private let devices: DeviceProcessLink
   private let signals: SignalDescriptor
   private var pump: InputPump?
@@ -14,10 +15,10 @@ struct ControlLoop: ~Copyable {
   private var resetDeadline: UInt64?
 
   /// Devices finish their requests before they reset, which takes as long as the host's disk does.
-  private static let resetPatience: UInt64 = 120_000_000_000
+  private static var resetPatience: UInt64 { 120_000_000_000 }
 
   init(
-    _ running: RunningMachine, devices: DeviceProcessLink, signals: consuming SignalDescriptor,
+    _ running: RunningMachine<Machine>, devices: DeviceProcessLink, signals: consuming SignalDescriptor,
     pump: consuming InputPump?, terminal: TerminalMode?, spec: MachineSpec
   ) {
     self.running = running
@@ -61,9 +62,7 @@ struct ControlLoop: ~Copyable {
         switch report {
         case .tripleFault: return finish(.tripleFault)
         case .failure(let failure):
-          // What hosts without VT-x and AMD-V offer as KVM interprets kernel code, and lacks some instructions.
-          let advice = Processor.hasHardwareVirtualisation ? "" : "; a host with VT-x or AMD-V can run it"
-          return finish(.failed("the guest cannot go on: \(running.complete(failure))\(advice)"))
+          return finish(.failed("the guest cannot go on: \(running.complete(failure))"))
         case .deviceProcessGone: return devices.ending()
         }
       }

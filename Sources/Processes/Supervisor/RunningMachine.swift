@@ -1,27 +1,26 @@
 import Buses
 import Engines
-import KVMEngine
 import LinuxSystem
 import MachineModel
 import Sandbox
 
 /// The engine's machine with its memory, interrupts and vCPU threads.
-final class RunningMachine: Sendable {
+final class RunningMachine<Machine: VirtualMachine>: Sendable {
   let reports: VCPUReports
   let handled = HandledEvents()
   let violations: ThreadViolations
-  private let machine: KVMMachine
+  private let machine: Machine
   private let memory: MachineMemory
-  private let map: GuestMap<KVMMachine>
+  private let map: GuestMap<Machine>
   private let gate: VCPUGate
-  private let threads: [VCPUThread<KVMMachine>]
+  private let threads: [VCPUThread<Machine>]
   /// What vCPU threads may ask of the kernel; nil without a sandbox.
   private let filter: SystemCallFilter?
 
   /// How long vCPUs may take to stop for a reset: they may be waiting for a device.
-  static let patience: UInt64 = 10_000_000_000
+  static var patience: UInt64 { 10_000_000_000 }
 
-  init(_ machine: KVMMachine, spec: MachineSpec, memory: MachineMemory) throws {
+  init(_ machine: Machine, spec: MachineSpec, memory: MachineMemory) throws {
     self.machine = machine
     self.memory = memory
     reports = try VCPUReports()
@@ -32,7 +31,7 @@ final class RunningMachine: Sendable {
       sources: .init(ram: memory.ram.bytes, firmware: memory.firmware.bytes, device: memory.device.bytes))
     for (slot, mapping) in memory.fixedMappings.enumerated() { try map.add(fixed: slot, mapping) }
     let spin = spinCycles(vcpus: spec.cpus)
-    var threads: [VCPUThread<KVMMachine>] = []
+    var threads: [VCPUThread<Machine>] = []
     for index in 0..<spec.cpus {
       threads.append(
         VCPUThread(
@@ -62,11 +61,20 @@ final class RunningMachine: Sendable {
 
   /// Starts the guest.
   func start() throws {
-    installInterruptingHandler(KVMVCPU.kickSignal)
     map.update()
     if filter != nil { try Violation.report(to: violations.word, notify: violations.event.raw) }
-    for thread in threads {
-      try thread.start { [filter] in try filter?.install(on: .thread) }
+    try machine.start { [self] in confine("the engine") }
+    for (index, thread) in threads.enumerated() { try thread.start { [self] in confine("vCPU \(index)") } }
+  }
+
+  /// Puts the calling thread under the policy; false: the machine is told that it cannot be.
+  private func confine(_ name: String) -> Bool {
+    do throws(SandboxError) {
+      try filter?.install(on: .thread)
+      return true
+    } catch {
+      reports.post(.failure(EngineFailure(reason: "\(name): \(error)")))
+      return false
     }
   }
 
@@ -76,7 +84,7 @@ final class RunningMachine: Sendable {
   }
 
   /// Stops all vCPUs; false when one does not stop within `patience` nanoseconds.
-  func pause(patience: UInt64 = patience) -> Bool {
+  func pause(patience: UInt64 = RunningMachine.patience) -> Bool {
     gate.issue(.pause, kick: kick)
     return gate.awaitAll(nanoseconds: patience)
   }

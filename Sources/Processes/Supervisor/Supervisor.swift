@@ -6,6 +6,7 @@ import LinuxSystem
 import Logging
 import MachineModel
 import Sandbox
+import SoftEngine
 
 /// Runs a machine from its description to its end.
 public enum Supervisor {
@@ -23,26 +24,32 @@ public enum Supervisor {
     }
   }
 
-  /// Which engine runs, and why, where the user left it open or will be surprised.
-  private static func engineNotice(_ accelerator: Accelerator) -> Logger.Message? {
-    if !Processor.hasHardwareVirtualisation {
-      return """
-        accel kvm: this host's processor shows no VT-x or AMD-V, so its KVM interprets kernel code and guests run slowly
-        """
-    }
-    return accelerator == .auto ? "accel kvm: /dev/kvm works" : nil
-  }
-
   private static func launch(_ spec: MachineSpec, _ registry: Registry, _ log: Logger) throws -> Outcome {
     guard spec.memory <= hostMemory() else {
       throw LaunchError(
         "--memory \(spec.memory >> 20)M is more than this host's \(hostMemory() >> 20)M of RAM; give less")
     }
-    var resources = try OpenedResources(spec, registry: registry)
+    let resources = try OpenedResources(spec, registry: registry)
     let temporaryPaths = resources.temporaryPaths
     defer { for path in temporaryPaths { try? removeFile(path) } }
     for notice in resources.notices { log.notice("\(notice)") }
-    let host = try KVMHost()
+    switch try EngineChoice(spec.accelerator) {
+    case .kvm(let host, let notice):
+      return try run(spec, registry, log, resources, notice, host) { (host) throws(EngineFailure) in
+        try KVMMachine(host, vcpus: spec.cpus)
+      }
+    case .soft(let notice):
+      return try run(spec, registry, log, resources, notice, ()) { (_) throws(EngineFailure) in
+        try SoftMachine(vcpus: spec.cpus, model: spec.cpu)
+      }
+    }
+  }
+
+  /// Runs the machine that `make` makes of `host`, while the device process comes up.
+  private static func run<Machine: VirtualMachine, Host: ~Copyable>(
+    _ spec: MachineSpec, _ registry: Registry, _ log: Logger, _ resources: consuming OpenedResources,
+    _ notice: String?, _ host: consuming Host, _ make: (consuming Host) throws(EngineFailure) -> Machine
+  ) throws -> Outcome {
     let memory = try MachineMemory(spec, registry: registry)
     let terminal = resources.input == nil ? nil : TerminalMode(of: StandardStream.input.rawValue)
 
@@ -52,10 +59,9 @@ public enum Supervisor {
     let pump = resources.takeInput().map { InputPump(pipe: Descriptor(owning: $0), isTerminal: terminal != nil) }
     let devices = try DeviceProcessLink(spec, memory, resources, terminal: terminal, log: log)
 
-    let machine = try KVMMachine(host, vcpus: spec.cpus)
-    let running = try RunningMachine(machine, spec: spec, memory: memory)
+    let running = try RunningMachine(make(host), spec: spec, memory: memory)
     try devices.awaitReady(connect: running.connect)
-    if let notice = engineNotice(spec.accelerator) { log.notice("\(notice)") }
+    if let notice { log.notice("\(notice)") }
     _ = consume resources
     terminal?.enterRaw()
     defer { terminal?.restore() }

@@ -94,18 +94,9 @@ final class VCPUThread<Machine: VirtualMachine>: Sendable {
     self.reports = reports
   }
 
-  /// Starts the thread, which first puts itself under `policy`.
-  func start(confine: @escaping @Sendable () throws -> Void) throws(SystemError) {
-    _ = try HostThread("vcpu\(index)") { [self] in
-      do {
-        try confine()
-      } catch {
-        reports.post(.failure(EngineFailure(reason: "vCPU \(index): \(error)")))
-        park()
-        return
-      }
-      loop()
-    }
+  /// Starts the thread, which does nothing unless `confine` succeeds.
+  func start(confine: @escaping @Sendable () -> Bool) throws(SystemError) {
+    _ = try HostThread("vcpu\(index)") { [self] in if confine() { loop() } else { park() } }
   }
 
   private func loop() {

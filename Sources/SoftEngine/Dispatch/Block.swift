@@ -139,4 +139,6 @@ enum Attention {
   static let interrupt: UInt32 = 4
   /// The memory map changed.
   static let map: UInt32 = 8
+  /// The vCPU's thread sleeps; whoever asks for attention wakes it.
+  static let asleep: UInt32 = 1 << 31
 }

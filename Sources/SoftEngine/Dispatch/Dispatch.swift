@@ -1,7 +1,7 @@
 import CSoftCPU
 
-// Handlers end by calling the next one. In release builds that is a jump: every handler is a C function of the same type,
-// so LLVM makes it a tail call. Without optimisation nothing promises that, and debug builds return to a loop.
+// Handlers end by calling the next one. That is a jump: every handler is a C function of the same type, so LLVM makes it
+// a tail call. Without optimisation nothing promises that: Package.swift compiles this target optimised always.
 
 /// Executes the operation after `op`.
 @inline(__always)
@@ -9,11 +9,7 @@ func next(_ state: State, _ op: MicroOp) { goto(state, op + 1) }
 
 @inline(__always)
 func goto(_ state: State, _ op: MicroOp) {
-  #if DEBUG
-    state.pointee.next = op
-  #else
-    return op.pointee.handler(state, op)
-  #endif
+  return op.pointee.handler(state, op)
 }
 
 /// Continues with another handler for the same operation.
@@ -26,15 +22,7 @@ func tail(_ state: State, _ op: MicroOp, _ handler: soft_handler) {
 func interpret(_ state: State, from op: MicroOp) {
   soft_enter_guest(state)
   defer { soft_leave_guest(state) }
-  #if DEBUG
-    state.pointee.next = op
-    while let op = state.pointee.next {
-      state.pointee.next = nil
-      op.pointee.handler(state, op)
-    }
-  #else
-    op.pointee.handler(state, op)
-  #endif
+  op.pointee.handler(state, op)
 }
 
 /// Goes to the block at `rip` if it is in the jump cache, else to the outer loop.

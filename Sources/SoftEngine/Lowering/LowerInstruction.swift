@@ -276,6 +276,7 @@ extension Lowering {
       $0.base = Slot.general(General.rbp)
       $0.dst = Slot.temporary0
       $0.segment = 2
+      $0.shift = AccessShape.make(scale: 0, width: 8)
     }
     emit(softAddress64) {
       $0.base = Slot.general(General.rbp)

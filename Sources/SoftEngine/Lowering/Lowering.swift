@@ -86,6 +86,7 @@ struct Lowering {
     let place = place
     emit(softNop) {
       let isFlat = place.setAddress(&$0, i)
+      $0.shift = AccessShape.make(scale: $0.shift, width: size)
       $0.handler = Self.pick((isFlat ? flat : segmented).handlers, size)
       $0.dst = dst
       $0.src = src
@@ -122,6 +123,7 @@ struct Lowering {
       $0.imm = 0 &- Int64(size)
       $0.aux = stackMask
       $0.segment = 2
+      $0.shift = AccessShape.make(scale: 0, width: size)
     }
   }
 
@@ -133,6 +135,7 @@ struct Lowering {
       $0.base = Slot.general(General.rsp)
       $0.aux = stackMask
       $0.segment = 2
+      $0.shift = AccessShape.make(scale: 0, width: size)
     }
   }
 

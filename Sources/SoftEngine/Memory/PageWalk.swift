@@ -102,6 +102,7 @@ struct PageWalk {
         let isDirty = try finish(entry)
         set(slot, entry, Self.accessed | (access == .write ? Self.dirty : 0), is64: true)
         let offset: UInt64 = (1 << shift) &- 1
+        if isLarge { TLB.noteLargePage(state, linear, mask: offset) }
         return Result(
           physical: entry & Self.frame & ~offset | linear & offset & ~0xFFF,
           permitsWrites: isDirty && permits(.write))
@@ -125,6 +126,7 @@ struct PageWalk {
       let isDirty = try finish(entry)
       set(slot, entry, Self.accessed | (access == .write ? Self.dirty : 0), is64: false)
       let high = (entry >> 13 & 0xFF) << 32
+      TLB.noteLargePage(state, linear, mask: 0x3F_FFFF)
       return Result(
         physical: high | entry & 0xFFC0_0000 | linear & 0x3F_F000, permitsWrites: isDirty && permits(.write))
     }

@@ -22,8 +22,9 @@ enum TLB {
   }
 
   @inline(__always)
-  static func host(_ entry: UnsafeMutablePointer<soft_tlb_entry>, _ linear: UInt64) -> UnsafeMutableRawPointer? {
-    UnsafeMutableRawPointer(bitPattern: Int(truncatingIfNeeded: linear) &+ Int(entry.pointee.addend))
+  static func host(_ entry: UnsafeMutablePointer<soft_tlb_entry>, _ linear: UInt64) -> UnsafeMutableRawPointer {
+    // Safety: the tag matched, so the sum is an address of the mapped region, which is never 0.
+    UnsafeMutableRawPointer(bitPattern: Int(truncatingIfNeeded: linear) &+ Int(entry.pointee.addend)).unsafelyUnwrapped
   }
 
   /// Forgets all translations, and what was derived from them.
@@ -34,6 +35,8 @@ enum TLB {
       clear(state)
       state.pointee.tlb_generation = 1
     }
+    state.pointee.large_low = .max
+    state.pointee.large_high = 0
     flushJumps(state)
   }
 
@@ -42,8 +45,15 @@ enum TLB {
       repeating: soft_tlb_entry(read_tag: 0, write_tag: 0, addend: 0, physical: 0), count: count * sets)
   }
 
-  /// Forgets one page.
+  /// A translation of a page larger than 4 KiB, which any of its addresses invalidates, stands in the TLB.
+  static func noteLargePage(_ state: State, _ linear: UInt64, mask: UInt64) {
+    state.pointee.large_low = min(state.pointee.large_low, linear & ~mask)
+    state.pointee.large_high = max(state.pointee.large_high, linear | mask)
+  }
+
+  /// Forgets one page, and with it all where it may be a large one.
   static func flush(_ state: State, page linear: UInt64) {
+    if linear >= state.pointee.large_low, linear <= state.pointee.large_high { return flush(state) }
     let index = Int(truncatingIfNeeded: linear >> 12 & UInt64(count - 1))
     for set in 0..<sets {
       let entry = state.context.pointee.tlb + (set * count + index)

@@ -42,18 +42,36 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
   }
 }
 
+/// What handlers of memory operands keep in `soft_op.shift`.
+enum AccessShape {
+  /// The scale's logarithm in the low bits, which are all that shifts see; the width's above them, for the slow paths.
+  static func make(scale: UInt8, width: UInt8) -> UInt8 { scale & 3 | UInt8(width.trailingZeroBitCount & 3) &<< 6 }
+
+  @inline(__always)
+  static func width(_ op: MicroOp) -> Int { 1 &<< Int(op.pointee.shift &>> 6) }
+}
+
+/// Where an access goes if its page is in the TLB with the rights it needs.
+@inline(__always)
+func lookUp(_ state: State, _ linear: UInt64, width: Int, write: Bool) -> UnsafeMutableRawPointer? {
+  let entry = TLB.entry(state, linear)
+  guard (write ? entry.pointee.write_tag : entry.pointee.read_tag) == TLB.tag(state, linear, width: width) else {
+    return nil
+  }
+  return TLB.host(entry, linear)
+}
+
 @inline(__always)
 func load<Form: AddressForm, Value: FixedWidthInteger & UnsignedInteger>(
-  _ state: State, _ op: MicroOp, _ form: Form.Type, _ type: Value.Type, _ slow: soft_handler
+  _ state: State, _ op: MicroOp, _ form: Form.Type, _ type: Value.Type
 ) {
   let width = MemoryLayout<Value>.size
   guard let linear = Form.linear(state, op, width: width, write: false) else {
     return tail(state, op, softSegmentFault)
   }
-  let entry = TLB.entry(state, linear)
-  guard entry.pointee.read_tag == TLB.tag(state, linear, width: width), let host = TLB.host(entry, linear) else {
+  guard let host = lookUp(state, linear, width: width, write: false) else {
     state.pointee.linear = linear
-    return tail(state, op, slow)
+    return tail(state, op, softLoadSlow)
   }
   setRegister(state, op.pointee.dst, host.loadUnaligned(as: Value.self))
   return next(state, op)
@@ -61,16 +79,15 @@ func load<Form: AddressForm, Value: FixedWidthInteger & UnsignedInteger>(
 
 @inline(__always)
 func loadForWrite<Form: AddressForm, Value: FixedWidthInteger & UnsignedInteger>(
-  _ state: State, _ op: MicroOp, _ form: Form.Type, _ type: Value.Type, _ slow: soft_handler
+  _ state: State, _ op: MicroOp, _ form: Form.Type, _ type: Value.Type
 ) {
   let width = MemoryLayout<Value>.size
   guard let linear = Form.linear(state, op, width: width, write: true) else {
     return tail(state, op, softSegmentFault)
   }
-  let entry = TLB.entry(state, linear)
-  guard entry.pointee.write_tag == TLB.tag(state, linear, width: width), let host = TLB.host(entry, linear) else {
+  guard let host = lookUp(state, linear, width: width, write: true) else {
     state.pointee.linear = linear
-    return tail(state, op, slow)
+    return tail(state, op, softLoadForWriteSlow)
   }
   setRegister(state, op.pointee.dst, host.loadUnaligned(as: Value.self))
   return next(state, op)
@@ -78,76 +95,97 @@ func loadForWrite<Form: AddressForm, Value: FixedWidthInteger & UnsignedInteger>
 
 @inline(__always)
 func store<Form: AddressForm, Value: FixedWidthInteger & UnsignedInteger>(
-  _ state: State, _ op: MicroOp, _ form: Form.Type, _ type: Value.Type, _ slow: soft_handler
+  _ state: State, _ op: MicroOp, _ form: Form.Type, _ type: Value.Type
 ) {
   let width = MemoryLayout<Value>.size
   guard let linear = Form.linear(state, op, width: width, write: true) else {
     return tail(state, op, softSegmentFault)
   }
-  let entry = TLB.entry(state, linear)
-  guard entry.pointee.write_tag == TLB.tag(state, linear, width: width), let host = TLB.host(entry, linear) else {
+  guard let host = lookUp(state, linear, width: width, write: true) else {
     state.pointee.linear = linear
-    return tail(state, op, slow)
+    return tail(state, op, softStoreSlow)
   }
   host.storeBytes(of: register(state, op.pointee.src, as: Value.self).pointee, as: Value.self)
   return next(state, op)
 }
 
+/// Writes the low `width` bytes of `value` to the register `dst`.
 @inline(__always)
-func loadSlow<Value: FixedWidthInteger & UnsignedInteger>(_ state: State, _ op: MicroOp, _ type: Value.Type) {
-  guard readSlowly(state, op, MemoryLayout<Value>.size, forWrite: false) else { return }
-  setRegister(state, op.pointee.dst, register(state, Slot.sink, as: Value.self).pointee)
+func setRegister(_ state: State, _ op: MicroOp, _ value: UInt64, width: Int) {
+  switch width {
+  case 1: setRegister(state, op.pointee.dst, UInt8(truncatingIfNeeded: value))
+  case 2: setRegister(state, op.pointee.dst, UInt16(truncatingIfNeeded: value))
+  case 4: setRegister(state, op.pointee.dst, UInt32(truncatingIfNeeded: value))
+  default: setRegister(state, op.pointee.dst, value)
+  }
+}
+
+@inline(never) @c func softLoadSlow(_ state: State, _ op: MicroOp) {
+  if fillTLB(state, op, .read) { return goto(state, op) }
+  guard let value = readSlowly(state, op, forWrite: false) else { return }
+  setRegister(state, op, value, width: AccessShape.width(op))
   return next(state, op)
 }
 
-@inline(__always)
-func loadForWriteSlow<Value: FixedWidthInteger & UnsignedInteger>(_ state: State, _ op: MicroOp, _ type: Value.Type) {
-  guard readSlowly(state, op, MemoryLayout<Value>.size, forWrite: true) else { return }
-  setRegister(state, op.pointee.dst, register(state, Slot.sink, as: Value.self).pointee)
+@inline(never) @c func softLoadForWriteSlow(_ state: State, _ op: MicroOp) {
+  if fillTLB(state, op, .write) { return goto(state, op) }
+  guard let value = readSlowly(state, op, forWrite: true) else { return }
+  setRegister(state, op, value, width: AccessShape.width(op))
   return next(state, op)
 }
 
-@inline(__always)
-func storeSlow<Value: FixedWidthInteger & UnsignedInteger>(_ state: State, _ op: MicroOp, _ type: Value.Type) {
-  guard
-    writeSlowly(
-      state, op, UInt64(truncatingIfNeeded: register(state, op.pointee.src, as: Value.self).pointee),
-      MemoryLayout<Value>.size)
-  else { return }
+@inline(never) @c func softStoreSlow(_ state: State, _ op: MicroOp) {
+  if fillTLB(state, op, .write) { return goto(state, op) }
+  guard writeSlowly(state, op) else { return }
+  // The rest of this block may just have been overwritten. A store is its instruction's last operation.
+  if state.pointee.code_changed != 0 {
+    state.pointee.rip = instructionPointer(state, op + 1)
+    state.pointee.leave = LeaveReason.dispatch
+    return
+  }
   return next(state, op)
 }
 
-/// Reads at `state.linear` into the sink; false: the interpreter must be left.
+/// Translates the page at `state.linear`; true: the TLB now permits the access, which may be tried again.
 @inline(never)
-func readSlowly(_ state: State, _ op: MicroOp, _ width: Int, forWrite: Bool) -> Bool {
+func fillTLB(_ state: State, _ op: MicroOp, _ access: Access) -> Bool {
+  let linear = state.pointee.linear
+  let width = AccessShape.width(op)
+  guard linear & 0xFFF &+ UInt64(width) <= 4096, state.pointee.device_done == 0,
+    !state.pointee.isLongMode || state.isCanonical(linear)
+  else { return false }
+  // A fault is raised by the slow access, which meets it again.
+  guard (try? state.page(linear, access)) != nil else { return false }
+  return lookUp(state, linear, width: width, write: access == .write) != nil
+}
+
+/// What stands at `state.linear`; nil: the interpreter must be left.
+@inline(never)
+func readSlowly(_ state: State, _ op: MicroOp, forWrite: Bool) -> UInt64? {
   do throws(Fault) {
-    state.pointee.sink = try state.read(
-      state.pointee.linear, width: width, segment: Int(op.pointee.segment), forWrite: forWrite)
+    let value = try state.read(
+      state.pointee.linear, width: AccessShape.width(op), segment: Int(op.pointee.segment), forWrite: forWrite)
+    state.forgetAnswers()
+    return value
+  } catch {
+    suspend(state, op, error)
+    return nil
+  }
+}
+
+/// Writes `src` at `state.linear`; false: the interpreter must be left.
+@inline(never)
+func writeSlowly(_ state: State, _ op: MicroOp) -> Bool {
+  do throws(Fault) {
+    try state.write(
+      state.pointee.linear, register(state, op.pointee.src, as: UInt64.self).pointee, width: AccessShape.width(op),
+      segment: Int(op.pointee.segment))
     state.forgetAnswers()
     return true
   } catch {
     suspend(state, op, error)
     return false
   }
-}
-
-/// Writes at `state.linear`; false: the interpreter must be left.
-@inline(never)
-func writeSlowly(_ state: State, _ op: MicroOp, _ value: UInt64, _ width: Int, goesOn: Bool = true) -> Bool {
-  do throws(Fault) {
-    try state.write(state.pointee.linear, value, width: width, segment: Int(op.pointee.segment))
-    state.forgetAnswers()
-  } catch {
-    suspend(state, op, error)
-    return false
-  }
-  // The rest of this block may just have been overwritten. A store is its instruction's last operation.
-  if state.pointee.code_changed != 0, goesOn {
-    state.pointee.rip = instructionPointer(state, op + 1)
-    state.pointee.leave = LeaveReason.dispatch
-    return false
-  }
-  return true
 }
 
 /// Leaves with the exception, or to come back to `op` with a device's answer.

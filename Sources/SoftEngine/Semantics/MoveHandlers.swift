@@ -43,22 +43,16 @@ import CSoftCPU
 @c func softZeroExtend32To64(_ s: State, _ o: MicroOp) { return extend(s, o, UInt32.self, UInt64.self) }
 @c func softSignExtend32To64(_ s: State, _ o: MicroOp) { return extend(s, o, Int32.self, UInt64.self) }
 @c func softAddress16(_ s: State, _ o: MicroOp) { return address(s, o, UInt16.self) }
-@c func softPushSegmented16(_ s: State, _ o: MicroOp) { return push(s, o, Segmented.self, UInt16.self, softPushSlow16) }
-@c func softPushSlow16(_ s: State, _ o: MicroOp) { return pushSlow(s, o, UInt16.self) }
-@c func softPopSegmented16(_ s: State, _ o: MicroOp) { return pop(s, o, Segmented.self, UInt16.self, softPopSlow16) }
-@c func softPopSlow16(_ s: State, _ o: MicroOp) { return popSlow(s, o, UInt16.self) }
+@c func softPushSegmented16(_ s: State, _ o: MicroOp) { return push(s, o, Segmented.self, UInt16.self) }
+@c func softPopSegmented16(_ s: State, _ o: MicroOp) { return pop(s, o, Segmented.self, UInt16.self) }
 @c func softAddress32(_ s: State, _ o: MicroOp) { return address(s, o, UInt32.self) }
-@c func softPushSegmented32(_ s: State, _ o: MicroOp) { return push(s, o, Segmented.self, UInt32.self, softPushSlow32) }
-@c func softPushSlow32(_ s: State, _ o: MicroOp) { return pushSlow(s, o, UInt32.self) }
-@c func softPopSegmented32(_ s: State, _ o: MicroOp) { return pop(s, o, Segmented.self, UInt32.self, softPopSlow32) }
-@c func softPopSlow32(_ s: State, _ o: MicroOp) { return popSlow(s, o, UInt32.self) }
+@c func softPushSegmented32(_ s: State, _ o: MicroOp) { return push(s, o, Segmented.self, UInt32.self) }
+@c func softPopSegmented32(_ s: State, _ o: MicroOp) { return pop(s, o, Segmented.self, UInt32.self) }
 @c func softAddress64(_ s: State, _ o: MicroOp) { return address(s, o, UInt64.self) }
-@c func softPushFlat64(_ s: State, _ o: MicroOp) { return push(s, o, Flat.self, UInt64.self, softPushSlow64) }
-@c func softPushSegmented64(_ s: State, _ o: MicroOp) { return push(s, o, Segmented.self, UInt64.self, softPushSlow64) }
-@c func softPushSlow64(_ s: State, _ o: MicroOp) { return pushSlow(s, o, UInt64.self) }
-@c func softPopFlat64(_ s: State, _ o: MicroOp) { return pop(s, o, Flat.self, UInt64.self, softPopSlow64) }
-@c func softPopSegmented64(_ s: State, _ o: MicroOp) { return pop(s, o, Segmented.self, UInt64.self, softPopSlow64) }
-@c func softPopSlow64(_ s: State, _ o: MicroOp) { return popSlow(s, o, UInt64.self) }
+@c func softPushFlat64(_ s: State, _ o: MicroOp) { return push(s, o, Flat.self, UInt64.self) }
+@c func softPushSegmented64(_ s: State, _ o: MicroOp) { return push(s, o, Segmented.self, UInt64.self) }
+@c func softPopFlat64(_ s: State, _ o: MicroOp) { return pop(s, o, Flat.self, UInt64.self) }
+@c func softPopSegmented64(_ s: State, _ o: MicroOp) { return pop(s, o, Segmented.self, UInt64.self) }
 
 extension SizedHandlers {
   static var moveRegister: SizedHandlers {

@@ -13,43 +13,40 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
 /// Stores `src` below the stack pointer (`imm` is minus the width), then moves it.
 @inline(__always)
 func push<Form: AddressForm, Value: FixedWidthInteger & UnsignedInteger>(
-  _ state: State, _ op: MicroOp, _ form: Form.Type, _ type: Value.Type, _ slow: soft_handler
+  _ state: State, _ op: MicroOp, _ form: Form.Type, _ type: Value.Type
 ) {
   let width = MemoryLayout<Value>.size
   guard let linear = Form.linear(state, op, width: width, write: true) else {
     return tail(state, op, softSegmentFault)
   }
-  let entry = TLB.entry(state, linear)
-  guard entry.pointee.write_tag == TLB.tag(state, linear, width: width), let host = TLB.host(entry, linear) else {
+  guard let host = lookUp(state, linear, width: width, write: true) else {
     state.pointee.linear = linear
-    return tail(state, op, slow)
+    return tail(state, op, softPushSlow)
   }
   host.storeBytes(of: register(state, op.pointee.src, as: Value.self).pointee, as: Value.self)
   state.adjustStack(UInt64(bitPattern: Int64(0 &- width)))
   return next(state, op)
 }
 
-@inline(__always)
-func pushSlow<Value: FixedWidthInteger & UnsignedInteger>(_ state: State, _ op: MicroOp, _ type: Value.Type) {
-  let value = UInt64(truncatingIfNeeded: register(state, op.pointee.src, as: Value.self).pointee)
+@inline(never) @c func softPushSlow(_ state: State, _ op: MicroOp) {
+  if fillTLB(state, op, .write) { return goto(state, op) }
   // A changed block is left at the next one: the operation after this may belong to the same CALL.
-  guard writeSlowly(state, op, value, MemoryLayout<Value>.size, goesOn: false) else { return }
-  state.adjustStack(UInt64(bitPattern: Int64(0 &- MemoryLayout<Value>.size)))
+  guard writeSlowly(state, op) else { return }
+  state.adjustStack(UInt64(bitPattern: Int64(0 &- AccessShape.width(op))))
   return next(state, op)
 }
 
 @inline(__always)
 func pop<Form: AddressForm, Value: FixedWidthInteger & UnsignedInteger>(
-  _ state: State, _ op: MicroOp, _ form: Form.Type, _ type: Value.Type, _ slow: soft_handler
+  _ state: State, _ op: MicroOp, _ form: Form.Type, _ type: Value.Type
 ) {
   let width = MemoryLayout<Value>.size
   guard let linear = Form.linear(state, op, width: width, write: false) else {
     return tail(state, op, softSegmentFault)
   }
-  let entry = TLB.entry(state, linear)
-  guard entry.pointee.read_tag == TLB.tag(state, linear, width: width), let host = TLB.host(entry, linear) else {
+  guard let host = lookUp(state, linear, width: width, write: false) else {
     state.pointee.linear = linear
-    return tail(state, op, slow)
+    return tail(state, op, softPopSlow)
   }
   let value = host.loadUnaligned(as: Value.self)
   state.adjustStack(UInt64(width))
@@ -57,11 +54,11 @@ func pop<Form: AddressForm, Value: FixedWidthInteger & UnsignedInteger>(
   return next(state, op)
 }
 
-@inline(__always)
-func popSlow<Value: FixedWidthInteger & UnsignedInteger>(_ state: State, _ op: MicroOp, _ type: Value.Type) {
-  guard readSlowly(state, op, MemoryLayout<Value>.size, forWrite: false) else { return }
-  state.adjustStack(UInt64(MemoryLayout<Value>.size))
-  setRegister(state, op.pointee.dst, register(state, Slot.sink, as: Value.self).pointee)
+@inline(never) @c func softPopSlow(_ state: State, _ op: MicroOp) {
+  if fillTLB(state, op, .read) { return goto(state, op) }
+  guard let value = readSlowly(state, op, forWrite: false) else { return }
+  state.adjustStack(UInt64(AccessShape.width(op)))
+  setRegister(state, op, value, width: AccessShape.width(op))
   return next(state, op)
 }
 

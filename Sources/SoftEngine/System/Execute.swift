@@ -92,9 +92,8 @@ struct Executor {
     let linear = try linear(segment, offset, width, write: forWrite)
     let entry = TLB.entry(state, linear)
     let tag = TLB.tag(state, linear, width: width)
-    if width == 4 || width == 8 || width == 1, (forWrite ? entry.pointee.write_tag : entry.pointee.read_tag) == tag,
+    if width == 4 || width == 8 || width == 1, (forWrite ? entry.pointee.write_tag : entry.pointee.read_tag) == tag {
       let host = TLB.host(entry, linear)
-    {
       switch width {
       case 1: return UInt64(host.load(as: UInt8.self))
       case 4: return UInt64(host.loadUnaligned(as: UInt32.self))
@@ -107,9 +106,8 @@ struct Executor {
   func writeMemory(_ segment: Int, _ offset: UInt64, _ value: UInt64, _ width: Int) throws(Fault) {
     let linear = try linear(segment, offset, width, write: true)
     let entry = TLB.entry(state, linear)
-    if width == 4 || width == 8 || width == 1, entry.pointee.write_tag == TLB.tag(state, linear, width: width),
+    if width == 4 || width == 8 || width == 1, entry.pointee.write_tag == TLB.tag(state, linear, width: width) {
       let host = TLB.host(entry, linear)
-    {
       switch width {
       case 1: host.storeBytes(of: UInt8(truncatingIfNeeded: value), as: UInt8.self)
       case 4: host.storeBytes(of: UInt32(truncatingIfNeeded: value), as: UInt32.self)

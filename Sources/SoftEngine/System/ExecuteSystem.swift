@@ -60,7 +60,7 @@ extension Executor {
       }
     case .rdtsc, .rdtscp:
       if state.pointee.cr4 & CR4.tsd != 0 { try requirePrivilege() }
-      let tsc = soft_host_tsc() &+ state.pointee.tsc_offset
+      let tsc = state.timeStampCounter
       setGeneral(General.rax, tsc & 0xFFFF_FFFF)
       setGeneral(General.rdx, tsc >> 32)
       if i.operation == .rdtscp { setGeneral(General.rcx, state.pointee.tsc_aux & 0xFFFF_FFFF) }
@@ -102,6 +102,7 @@ extension Executor {
     state.pointee.system_flags = state.pointee.system_flags & ~permitted | value & permitted
     state.arithmeticFlags = value
     TLB.select(state)
+    if state.pointee.events_waiting != 0 { soft_request_attention(state, Attention.interrupt) }
   }
 
   private func moveSystemRegister() throws(Fault) {
@@ -173,7 +174,7 @@ extension Executor {
   }
 
   private func writeControl4(_ value: UInt64) throws(Fault) {
-    guard value & ~CR4.implemented == 0 else { throw .protection }
+    guard value & ~state.context.pointee.permittedCR4 == 0 else { throw .protection }
     if state.pointee.isLongMode, value & CR4.pae == 0 { throw .protection }
     let old = state.pointee.cr4
     state.pointee.cr4 = value
@@ -184,35 +185,23 @@ extension Executor {
     state.updateMode()
   }
 
-  /// CPUID; the processor model is not chosen yet: what is here is implemented.
   private func identify() {
-    let leaf = UInt32(truncatingIfNeeded: general(General.rax))
-    var (a, b, c, d): (UInt32, UInt32, UInt32, UInt32) = (0, 0, 0, 0)
-    switch leaf {
-    case 0: (a, b, c, d) = (1, 0x756E_6547, 0x6C65_746E, 0x4965_6E69)
-    case 1:
-      a = 0x0006_06A0
-      b = UInt32(state.context.pointee.index) << 24 | 8 << 8 | 1 << 16
-      // CX16, MOVBE, x2APIC is the controllers' to offer, POPCNT, hypervisor.
-      c = 1 << 13 | 1 << 22 | 1 << 23 | 1 << 31
-      // PSE, TSC, MSR, PAE, CX8, APIC, SEP is missing, PGE, CMOV, PSE-36.
-      d = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 9 | 1 << 13 | 1 << 15 | 1 << 17
-    case 0x8000_0000: a = 0x8000_0008
-    case 0x8000_0001:
-      c = 1 | 1 << 5
-      // SYSCALL, NX, RDTSCP, long mode.
-      d = 1 << 11 | 1 << 20 | 1 << 27 | 1 << 29
-    case 0x8000_0008: a = 48 << 8 | 40
-    default: break
-    }
-    setGeneral(General.rax, UInt64(a))
-    setGeneral(General.rbx, UInt64(b))
-    setGeneral(General.rcx, UInt64(c))
-    setGeneral(General.rdx, UInt64(d))
+    let number = UInt32(truncatingIfNeeded: general(General.rax))
+    let leaf = state.context.pointee.identity.leaf(number, UInt32(truncatingIfNeeded: general(General.rcx)))
+    var ecx = leaf.ecx
+    // OSXSAVE.
+    if number == 1, state.pointee.cr4 & CR4.osxsave != 0 { ecx |= 1 << 27 }
+    setGeneral(General.rax, UInt64(leaf.eax))
+    setGeneral(General.rbx, UInt64(leaf.ebx))
+    setGeneral(General.rcx, UInt64(ecx))
+    setGeneral(General.rdx, UInt64(leaf.edx))
   }
 }
 
 extension UnsafeMutablePointer where Pointee == soft_cpu {
+  /// IA32_TIME_STAMP_COUNTER.
+  var timeStampCounter: UInt64 { context.pointee.clock() &+ pointee.tsc_offset }
+
   func raiseSingleStep() {
     pointee.dr.6 |= 1 << 14
     record(self, .exception(Vector.debug, errorCode: nil))

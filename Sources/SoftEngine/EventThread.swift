@@ -1,0 +1,95 @@
+import Engines
+import LinuxSystem
+import Synchronization
+
+/// The thread beside the vCPUs: carries interrupts from eventfds to the interrupt controllers and fires their timers.
+final class EventThread: Sendable {
+  private struct Source: Sendable {
+    let input: Int
+    let event: SharedEvent
+    /// Level-triggered: what to signal when the guest ends the interrupt.
+    let resample: SharedEvent?
+  }
+
+  private struct Shared: Sendable {
+    var sources: [Source] = []
+    var isStopped = false
+  }
+
+  private let shared = Mutex(Shared())
+  /// The sources or the earliest deadline changed, or the thread is to end.
+  private let changed: SharedEvent
+  private let thread = Mutex<HostThread?>(nil)
+
+  init() throws(SystemError) { changed = try SharedEvent() }
+
+  /// Each signal of `event` is an edge on the input. The thread keeps a descriptor of its own.
+  func connect(_ input: Int, edge event: borrowing EventDescriptor) throws(SystemError) {
+    connect(Source(input: input, event: try SharedEvent(sharing: event), resample: nil))
+  }
+
+  /// Each signal of `trigger` raises the input.
+  func connect(_ input: Int, trigger: borrowing EventDescriptor, resample: borrowing EventDescriptor)
+    throws(SystemError)
+  {
+    connect(
+      Source(input: input, event: try SharedEvent(sharing: trigger), resample: try SharedEvent(sharing: resample)))
+  }
+
+  private func connect(_ source: Source) {
+    shared.withLock { $0.sources.append(source) }
+    changed.event.signal()
+  }
+
+  /// The guest ended an interrupt of a level-triggered input.
+  func endOfInterrupt(_ input: Int) {
+    shared.withLock { shared in
+      for source in shared.sources where source.input == input { source.resample?.event.signal() }
+    }
+  }
+
+  /// The controllers' earliest deadline has become earlier.
+  func rearm() { changed.event.signal() }
+
+  func start(_ controllers: InterruptControllers, confine: @escaping @Sendable () -> Bool) throws(SystemError) {
+    let started = try HostThread("interrupts") { [self] in
+      makeTimersExact()
+      if confine() { serve(controllers) }
+    }
+    thread.withLock { $0 = started }
+  }
+
+  /// Ends the thread and waits for its end.
+  func stop() {
+    shared.withLock { $0.isStopped = true }
+    changed.event.signal()
+    thread.withLock { thread in
+      thread?.join()
+      thread = nil
+    }
+  }
+
+  private func serve(_ controllers: InterruptControllers) {
+    while true {
+      let (sources, isStopped) = shared.withLock { ($0.sources, $0.isStopped) }
+      if isStopped { return }
+      var entries = [PollEntry(changed.raw, .readable)] + sources.map { PollEntry($0.event.raw, .readable) }
+      var isCurrent = true
+      while isCurrent {
+        let wait = controllers.advance().map { deadline in
+          let now = controllers.clock()
+          return deadline > now ? deadline - now : 0
+        }
+        waitForDescriptors(&entries, nanoseconds: wait)
+        if !entries[0].ready.isEmpty {
+          _ = changed.event.drain()
+          isCurrent = shared.withLock { !$0.isStopped && $0.sources.count == sources.count }
+        }
+        for (index, source) in sources.enumerated() where !entries[index + 1].ready.isEmpty {
+          guard source.event.event.drain() > 0 else { continue }
+          if source.resample == nil { controllers.pulse(source.input) } else { controllers.trigger(source.input) }
+        }
+      }
+    }
+  }
+}
