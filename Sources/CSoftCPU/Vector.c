@@ -181,7 +181,7 @@ static uint32_t host_mxcsr(void) {
 
 static void set_host_mxcsr(uint32_t value) { __asm__ volatile("ldmxcsr %0" : : "m"(value)); }
 
-enum { mxcsr_flags = 0x3F, mxcsr_masks = 0x1F80, mxcsr_default = 0x1F80 };
+enum { mxcsr_flags = 0x3F, mxcsr_masks = 0x1F80, mxcsr_default = 0x1F80, mxcsr_flush = 0x8000 };
 
 // The host's code sets flags, too: what it set since the guest ran last is thrown away. Most guests use the host's
 // rounding and have the same sticky flags soon, so that neither has to load the register.
@@ -205,8 +205,9 @@ void soft_set_mxcsr(soft_cpu *cpu, uint32_t value) {
   set_host_mxcsr(value | mxcsr_masks);
 }
 
-void soft_clear_float_flags(const soft_cpu *cpu, uint32_t extra) {
-  set_host_mxcsr((cpu->mxcsr & ~(uint32_t)mxcsr_flags) | mxcsr_masks | extra);
+void soft_clear_float_flags(const soft_cpu *cpu, uint8_t flushes) {
+  uint32_t control = cpu->mxcsr & ~(uint32_t)(mxcsr_flags | mxcsr_flush);
+  set_host_mxcsr(control | mxcsr_masks | (flushes ? mxcsr_flush : cpu->mxcsr & mxcsr_flush));
 }
 
 uint32_t soft_float_flags(void) { return host_mxcsr() & mxcsr_flags; }

@@ -116,6 +116,11 @@ void soft_mmx_write(soft_cpu *cpu, const soft_op *op) {
   NEXT;
 }
 
+void soft_mmx_enter(soft_cpu *cpu, const soft_op *op) {
+  soft_mmx_begin(cpu);
+  NEXT;
+}
+
 void soft_mmx_empty(soft_cpu *cpu, const soft_op *op) {
   soft_mmx_begin(cpu);
   cpu->x87.tag = 0xFFFF;
