@@ -84,7 +84,6 @@ enum CR4 {
   static let umip: UInt64 = 1 << 11
   static let fsgsbase: UInt64 = 1 << 16
   static let pcide: UInt64 = 1 << 17
-  static let osxsave: UInt64 = 1 << 18
   static let smep: UInt64 = 1 << 20
   static let smap: UInt64 = 1 << 21
   static let pce: UInt64 = 1 << 8
