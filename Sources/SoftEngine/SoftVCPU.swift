@@ -14,10 +14,11 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   /// The access the last exit reported.
   private var pending: UInt32?
   private var single: UnsafeMutablePointer<Block>?
+  private let tracesInstructions: Bool
 
   init(
     index: Int, count: Int = 1, controllers: InterruptControllers?, doorbells: Doorbells? = nil,
-    model: CPUModel = .max
+    model: CPUModel = .max, trace: Trace? = nil
   ) {
     state = .allocate(capacity: 1)
     UnsafeMutableRawPointer(state).initializeMemory(as: UInt8.self, repeating: 0, count: MemoryLayout<soft_cpu>.size)
@@ -25,6 +26,8 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     context.initialize(
       to: CPUContext(index: index, count: count, model: model, clock: controllers?.clock ?? monotonicNanoseconds))
     context.pointee.controllers = controllers
+    context.pointee.trace = trace
+    tracesInstructions = trace?.events.contains(.instructions) == true
     state.pointee.owner = UnsafeMutableRawPointer(context)
     state.pointee.tlb = context.pointee.tlb
     state.pointee.jumps = context.pointee.jumps
@@ -111,7 +114,8 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     let link = context.pointee.link
     context.pointee.link = nil
     let steps = state.pointee.system_flags & RFLAGS.tf != 0
-    let isSingle = state.pointee.shadow != 0 || steps
+    let isSingle = state.pointee.shadow != 0 || steps || tracesInstructions
+    if tracesInstructions { context.pointee.trace?.instruction(state) }
     state.pointee.shadow = 0
     state.pointee.leave = LeaveReason.dispatch
     let source = state.pointee.block
@@ -164,6 +168,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
       context.pointee.resumption = nil
       context.pointee.link = nil
       state.forgetAnswers()
+      context.pointee.trace?.exception(state)
       return state.deliverException() ? nil : .tripleFault
     case LeaveReason.deviceRead:
       pending = LeaveReason.deviceRead
@@ -199,12 +204,16 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   private func finishAccess(_ reason: UInt32) {
     pending = nil
     var value: UInt64 = 0
-    if reason == LeaveReason.deviceRead || reason == LeaveReason.portIn {
+    let isRead = reason == LeaveReason.deviceRead || reason == LeaveReason.portIn
+    if isRead {
       let width = min(8, Int(state.pointee.device_width))
       for index in 0..<width {
         value |= UInt64(context.pointee.transfer.load(fromByteOffset: index, as: UInt8.self)) << UInt64(8 * index)
       }
     }
+    context.pointee.trace?.access(
+      state, reason, state.pointee.device_address, Int(state.pointee.device_width),
+      isRead ? value : state.pointee.device_data, items: Int(state.pointee.device_items))
     let index = Int(state.pointee.device_done)
     guard index < 64 else { return }
     withUnsafeMutableBytes(of: &state.pointee.device_values) {
@@ -234,11 +243,13 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
       state.pointee.events_waiting = 1
     } else if events.contains(.nmi), state.pointee.nmi_blocked == 0, controllers.takeNMI(of: index) {
       state.pointee.halted = 0
+      context.pointee.trace?.interrupt(state, Vector.nmi)
       state.deliverInterrupt(Vector.nmi)
     } else if events.contains(.interrupt), state.pointee.system_flags & RFLAGS.if != 0,
       let vector = controllers.acknowledgeInterrupt(of: index)
     {
       state.pointee.halted = 0
+      context.pointee.trace?.interrupt(state, vector)
       state.deliverInterrupt(vector)
     }
     // What could not be taken now: whatever lets it through asks for attention.

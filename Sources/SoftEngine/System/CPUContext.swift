@@ -23,6 +23,8 @@ struct CPUContext {
   let identity: ProcessorIdentity
   /// What of CR4 can be set.
   let permittedCR4: UInt64
+  /// Where to write what happens; nil: nowhere.
+  var trace: Trace?
   /// What the time-stamp counter counts.
   let clock: @Sendable () -> UInt64
   var msr = ModelSpecificState()
