@@ -39,7 +39,7 @@ let package = Package(
     layer("LinuxSystem", ["CLinux"]),
 
     // Values and contracts.
-    layer("MachineModel", []),
+    layer("MachineModel", ["X86"]),
     layer("GuestMemory", ["LinuxSystem"]),
     layer("Buses", []),
     layer("Backends", ["LinuxSystem", "MachineModel"]),
@@ -57,7 +57,7 @@ let package = Package(
 
     // What joins them.
     layer("Boards", ["DeviceKit", "Devices"]),
-    layer("Options", ["MachineModel", "DeviceKit", "LinuxSystem", argumentParser]),
+    layer("Options", ["MachineModel", "X86", "DeviceKit", "LinuxSystem", argumentParser]),
     layer("Processes", ["Boards", "Engines", "KVMEngine", "SoftEngine", "Sandbox", "LinuxSystem", logging]),
     .executableTarget(
       name: "vmrun", dependencies: ["Options", "Processes", "Boards", "Devices", "Sandbox"], swiftSettings: strict),

@@ -1,3 +1,5 @@
+import struct X86.CPUModel
+
 /// What kind of machine the guest sees, in Xen's and EC2's sense.
 public enum Mode: String, Sendable, Codable, CaseIterable {
   case hvm
@@ -151,6 +153,8 @@ public struct MachineSpec: Sendable, Codable, Equatable {
   public var accelerator: Accelerator
   /// vCPUs, 1–64.
   public var cpus: Int
+  /// What each vCPU is under the software engine; KVM shows the host's processor.
+  public var cpu: CPUModel
   /// Guest RAM in bytes, a multiple of 1 MiB.
   public var memory: UInt64
   /// Path of the firmware image that holds the reset vector.
@@ -169,7 +173,8 @@ public struct MachineSpec: Sendable, Codable, Equatable {
   public var screenText: String?
 
   public init(
-    mode: Mode = .hvm, accelerator: Accelerator = .auto, cpus: Int = 1, memory: UInt64 = 512 << 20,
+    mode: Mode = .hvm, accelerator: Accelerator = .auto, cpus: Int = 1, cpu: CPUModel = .max,
+    memory: UInt64 = 512 << 20,
     firmware: String = MachineSpec.defaultFirmware, bootOrder: [BootMedium] = [.disk, .cdrom], blocks: [BlockSpec] = [],
     characters: [CharacterSpec] = [], devices: [DeviceSpec] = [], reboot: Bool = true, timeout: UInt64? = nil,
     sandbox: SandboxLevel = .on, screenText: String? = nil
@@ -177,6 +182,7 @@ public struct MachineSpec: Sendable, Codable, Equatable {
     self.mode = mode
     self.accelerator = accelerator
     self.cpus = cpus
+    self.cpu = cpu
     self.memory = memory
     self.firmware = firmware
     self.bootOrder = bootOrder

@@ -24,6 +24,12 @@ struct MachineOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
+      "The processor under --accel soft: v1, v2 or max, then features to add or take away, as in v2,-aes.",
+      valueName: "model[,+feature|,-feature...]"))
+  var cpu = "max"
+
+  @Option(
+    help: ArgumentHelp(
       "Add a device; 'help' lists the models, 'MODEL,help' a model's options.", valueName: "model[,option=value...]"),
     completion: .shellCommand("vmrun --device help | sed -n 's/^  \\([a-z0-9-]*\\) .*/\\1/p'"))
   var device: [String] = []

@@ -1,6 +1,7 @@
 import ArgumentParser
 import DeviceKit
 import MachineModel
+import struct X86.CPUModel
 
 /// A command line that cannot be run: the flag, what is wrong with it and what to write instead, in one line.
 public struct UsageError: Error, Equatable, Sendable, CustomStringConvertible {
@@ -48,7 +49,8 @@ public struct VMRunCommand: ParsableCommand {
       throw UsageError("no disk image given; try 'vmrun disk.img' or 'vmrun --cdrom install.iso', or 'vmrun --help'")
     }
     var spec = MachineSpec(
-      mode: machine.mode, accelerator: machine.accel, cpus: try cpus(), memory: try memory(),
+      mode: machine.mode, accelerator: machine.accel, cpus: try cpus(), cpu: try cpu(),
+      memory: try memory(),
       blocks: try blocks(), characters: try characters(), reboot: !run.noReboot, timeout: try timeout(),
       sandbox: run.sandbox, screenText: try path("--screen-text", console.screenText))
     if let firmware = try path("--firmware", disks.firmware) { spec.firmware = firmware }
@@ -62,6 +64,12 @@ public struct VMRunCommand: ParsableCommand {
       throw UsageError("--cpus", machine.cpus, "must be a number from 1 to \(MachineSpec.maximumCPUs)")
     }
     return count
+  }
+
+  private func cpu() throws(UsageError) -> CPUModel {
+    do throws(CPUModel.ParseError) { return try CPUModel(parsing: machine.cpu) } catch {
+      throw UsageError("--cpu", machine.cpu, error.description)
+    }
   }
 
   private func memory() throws(UsageError) -> UInt64 {

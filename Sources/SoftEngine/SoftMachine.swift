@@ -1,6 +1,7 @@
 import Engines
 import LinuxSystem
 import Synchronization
+import X86
 
 /// A machine whose processors are software.
 public final class SoftMachine: VirtualMachine {
@@ -15,29 +16,34 @@ public final class SoftMachine: VirtualMachine {
   let doorbells = Doorbells()
   let controllers: InterruptControllers
   let clock: @Sendable () -> UInt64
+  private let vcpus: Int
+  private let model: CPUModel
 
   /// The guest's time-stamp counter counts nanoseconds of guest time, whatever the host's does: it is monotonic across
   /// processors and agrees with the clocks of all devices.
   public static let tscFrequency: UInt64 = 1_000_000_000
 
-  /// A machine of up to `vcpus` processors, whose time starts now.
-  public convenience init(vcpus: Int) throws(EngineFailure) {
+  /// A machine of up to `vcpus` processors of a model, whose time starts now.
+  public convenience init(vcpus: Int, model: CPUModel = .max) throws(EngineFailure) {
     let start = monotonicNanoseconds()
-    try self.init(vcpus: vcpus) { monotonicNanoseconds() &- start }
+    try self.init(vcpus: vcpus, model: model) { monotonicNanoseconds() &- start }
   }
 
   /// `clock` is guest time in nanoseconds, never set back.
-  init(vcpus: Int, clock: @escaping @Sendable () -> UInt64) throws(EngineFailure) {
+  init(vcpus: Int, model: CPUModel, clock: @escaping @Sendable () -> UInt64) throws(EngineFailure) {
     let cpus = WeakCPUs()
     let events: EventThread
     do throws(SystemError) { events = try EventThread() } catch { throw EngineFailure(reason: "\(error)") }
     controllers = InterruptControllers(
-      vcpus: vcpus, tscFrequency: Self.tscFrequency, physicalAddressBits: 52, clock: clock,
+      vcpus: vcpus, tscFrequency: Self.tscFrequency,
+      physicalAddressBits: CPUIdentity.physicalAddressBits, clock: clock,
       notifications: .init(
         kick: { cpus.attend($0) }, rearm: { _ in events.rearm() }, endOfInterrupt: { events.endOfInterrupt($0) }))
     self.cpus = cpus
     self.events = events
     self.clock = clock
+    self.vcpus = vcpus
+    self.model = model
   }
 
   deinit { events.stop() }
@@ -70,7 +76,8 @@ public final class SoftMachine: VirtualMachine {
   }
 
   public func makeVCPU(_ index: Int) throws(EngineFailure) -> SoftVCPU {
-    let cpu = SoftVCPU(index: index, controllers: controllers, doorbells: doorbells)
+    let cpu = SoftVCPU(
+      index: index, count: vcpus, controllers: controllers, doorbells: doorbells, model: model)
     shared.withLock { shared in
       cpu.setMap(Array(shared.slots.values))
       shared.cpus.append(cpu)

@@ -11,22 +11,20 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   let state: State
   private let context: UnsafeMutablePointer<CPUContext>
   private let doorbells: Doorbells?
-  /// What devices read and write.
-  private let buffer = UnsafeMutableRawPointer.allocate(byteCount: 16, alignment: 16)
   /// The access the last exit reported.
   private var pending: UInt32?
   private var single: UnsafeMutablePointer<Block>?
 
   init(
-    index: Int, controllers: InterruptControllers?, doorbells: Doorbells? = nil,
-    features: InstructionAttributes = .allFeatures
+    index: Int, count: Int = 1, controllers: InterruptControllers?, doorbells: Doorbells? = nil,
+    model: CPUModel = .max
   ) {
     state = .allocate(capacity: 1)
     UnsafeMutableRawPointer(state).initializeMemory(as: UInt8.self, repeating: 0, count: MemoryLayout<soft_cpu>.size)
     context = .allocate(capacity: 1)
-    context.initialize(to: CPUContext(features: features, clock: controllers?.clock ?? monotonicNanoseconds))
+    context.initialize(
+      to: CPUContext(index: index, count: count, model: model, clock: controllers?.clock ?? monotonicNanoseconds))
     context.pointee.controllers = controllers
-    context.pointee.index = index
     state.pointee.owner = UnsafeMutableRawPointer(context)
     state.pointee.tlb = context.pointee.tlb
     state.pointee.jumps = context.pointee.jumps
@@ -43,10 +41,10 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     context.pointee.map.deallocate()
     context.pointee.tlb.deallocate()
     context.pointee.jumps.deallocate()
+    context.pointee.transfer.deallocate()
     context.deinitialize(count: 1)
     context.deallocate()
     state.deallocate()
-    buffer.deallocate()
   }
 
   public func kick() { attend(Attention.kick) }
@@ -159,6 +157,8 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   private func left() -> Exit? {
     let address = state.pointee.device_address
     let width = Int(state.pointee.device_width)
+    let items = Int(state.pointee.device_items)
+    let buffer = context.pointee.transfer
     switch state.pointee.leave {
     case LeaveReason.exception:
       context.pointee.resumption = nil
@@ -175,12 +175,12 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
       return .mmioWrite(address: address, width: width, data: buffer)
     case LeaveReason.portIn:
       pending = LeaveReason.portIn
-      return .portIn(port: UInt16(truncatingIfNeeded: address), width: width, count: 1, data: buffer)
+      return .portIn(port: UInt16(truncatingIfNeeded: address), width: width, count: items, data: buffer)
     case LeaveReason.portOut:
       if ring(.port(UInt16(truncatingIfNeeded: address))) { return nil }
       pending = LeaveReason.portOut
-      buffer.storeBytes(of: state.pointee.device_data, as: UInt64.self)
-      return .portOut(port: UInt16(truncatingIfNeeded: address), width: width, count: 1, data: buffer)
+      if items == 1 { buffer.storeBytes(of: state.pointee.device_data, as: UInt64.self) }
+      return .portOut(port: UInt16(truncatingIfNeeded: address), width: width, count: items, data: buffer)
     case LeaveReason.halt:
       state.pointee.halted = 1
       return nil
@@ -202,7 +202,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     if reason == LeaveReason.deviceRead || reason == LeaveReason.portIn {
       let width = min(8, Int(state.pointee.device_width))
       for index in 0..<width {
-        value |= UInt64(buffer.load(fromByteOffset: index, as: UInt8.self)) << UInt64(8 * index)
+        value |= UInt64(context.pointee.transfer.load(fromByteOffset: index, as: UInt8.self)) << UInt64(8 * index)
       }
     }
     let index = Int(state.pointee.device_done)

@@ -2,6 +2,7 @@ import DeviceKit
 import MachineModel
 import Options
 import Testing
+import struct X86.CPUModel
 
 @Suite struct GoodCommandLines {
   struct Case: Sendable, CustomTestStringConvertible {
@@ -28,6 +29,7 @@ import Testing
     Case("--memory=64 a.img") { $0.memory = 64 << 20 },
     Case("--memory 1T a.img") { $0.memory = 1 << 40 },
     Case("-c 64 a.img") { $0.cpus = 64 },
+    Case("--cpu v1 a.img") { $0.cpu = CPUModel(level: .v1) },
     Case("-c4 a.img") { $0.cpus = 4 },
     Case("--cpus 1 a.img") { _ in },
     Case("--disk a.img") { _ in },
@@ -132,6 +134,8 @@ import Testing
     ("-m 2T a.img", "--memory 2T: must be from 1M to 1T and a multiple of 1M"),
     ("-c 0 a.img", "--cpus 0: must be a number from 1 to 64"),
     ("-c 65 a.img", "--cpus 65: must be a number from 1 to 64"),
+    ("--cpu v3 a.img", "--cpu v3: the model must be one of v1, v2, max, then ,+feature or ,-feature"),
+    ("--cpu v2,+sha a.img", "--cpu v2,+sha: 'sha' is not implemented"),
     ("-c two a.img", "--cpus two: must be a number from 1 to 64"),
     ("--timeout soon a.img", "--timeout soon: not a time; write 30s, 5m, 1h or 500ms"),
     ("--timeout 0s a.img", "--timeout 0s: must be more than 0 and less than 292 years"),
@@ -277,6 +281,7 @@ import Testing
                 "id" : "serial0"
               }
             ],
+            "cpu" : "max",
             "cpus" : 2,
             "devices" : [
               {

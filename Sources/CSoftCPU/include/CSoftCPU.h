@@ -112,6 +112,8 @@ typedef struct soft_cpu {
   uint64_t device_address;
   uint64_t device_data;
   uint32_t device_width;
+  /// More than 1: of a string instruction, in `CPUContext.transfer`.
+  uint32_t device_items;
 
   uint64_t x87_environment[16];
   uint64_t xmm[32];
@@ -177,4 +179,28 @@ static inline uint8_t soft_compare_exchange_128(
                    : "=q"(equal), "+a"(*expected_low), "+d"(*expected_high), "+m"(*(unsigned __int128 *)memory)
                    : "b"(low), "c"(high) : "memory", "cc");
   return equal;
+}
+
+/// Stores before are seen before stores after, by other processors too.
+static inline void soft_store_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+
+/// Whether the host has RDRAND and RDSEED: bits 0 and 1.
+static inline uint8_t soft_host_random(void) {
+  uint32_t a = 1, b, c = 0, d;
+  __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+  uint8_t has = c >> 30 & 1;
+  a = 7, c = 0;
+  __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+  return has | (b >> 18 & 1) << 1;
+}
+/// The host's RDRAND or RDSEED, which it must have; 0: no number at hand.
+static inline uint8_t soft_host_rdrand(uint64_t *_Nonnull value) {
+  uint8_t valid;
+  __asm__ volatile("rdrand %0\n\tsetc %1" : "=r"(*value), "=q"(valid) : : "cc");
+  return valid;
+}
+static inline uint8_t soft_host_rdseed(uint64_t *_Nonnull value) {
+  uint8_t valid;
+  __asm__ volatile("rdseed %0\n\tsetc %1" : "=r"(*value), "=q"(valid) : : "cc");
+  return valid;
 }

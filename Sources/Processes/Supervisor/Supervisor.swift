@@ -40,7 +40,7 @@ public enum Supervisor {
       }
     case .soft(let notice):
       return try run(spec, registry, log, resources, notice, ()) { (_) throws(EngineFailure) in
-        try SoftMachine(vcpus: spec.cpus)
+        try SoftMachine(vcpus: spec.cpus, model: spec.cpu)
       }
     }
   }

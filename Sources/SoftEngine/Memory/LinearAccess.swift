@@ -176,13 +176,14 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
     return withUnsafeBytes(of: &pointee.device_values) { $0.load(fromByteOffset: index * 8, as: UInt64.self) }
   }
 
-  func ask(_ reason: UInt32, _ address: UInt64, _ data: UInt64, _ width: Int) -> Fault {
+  func ask(_ reason: UInt32, _ address: UInt64, _ data: UInt64, _ width: Int, _ items: Int = 1) -> Fault {
     // No operation makes so many accesses to devices.
     guard pointee.device_done < 64 else { return .protection }
     pointee.leave = reason
     pointee.device_address = address
     pointee.device_data = data
     pointee.device_width = UInt32(width)
+    pointee.device_items = UInt32(items)
     return .device
   }
 

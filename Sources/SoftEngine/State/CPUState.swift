@@ -1,4 +1,5 @@
 import CSoftCPU
+import X86
 
 /// The state of one virtual processor.
 // Safety: it lives as long as its SoftVCPU, and only that vCPU's thread uses it, but for `attention`.
@@ -84,8 +85,17 @@ enum CR4 {
   static let pcide: UInt64 = 1 << 17
   static let smep: UInt64 = 1 << 20
   static let smap: UInt64 = 1 << 21
-  static let implemented =
-    vme | pvi | tsd | de | pse | pae | mce | pge | osfxsr | osxmmexcpt | umip | fsgsbase | pcide | smep | smap
+  static let pce: UInt64 = 1 << 8
+  static let osxsave: UInt64 = 1 << 18
+
+  /// What can be set: a bit is reserved where its feature is missing.
+  static func permitted(by model: CPUModel) -> UInt64 {
+    let features: [(CPUFeature, UInt64)] = [
+      (.tsc, tsd), (.de, de), (.pse, pse), (.pae, pae), (.mce, mce), (.pge, pge), (.fxsr, osfxsr), (.sse, osxmmexcpt),
+      (.umip, umip), (.fsgsbase, fsgsbase), (.pcid, pcide), (.xsave, osxsave), (.smep, smep), (.smap, smap),
+    ]
+    return features.reduce(pce) { model.has($1.0) ? $0 | $1.1 : $0 }
+  }
 }
 
 enum EFER {

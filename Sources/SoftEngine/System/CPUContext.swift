@@ -15,17 +15,29 @@ struct CPUContext {
   var resumption: MicroOp?
   /// The interrupt controllers, and this processor's number there; nil in tests without.
   var controllers: InterruptControllers?
-  var index = 0
+  /// What devices read and write.
+  let transfer = UnsafeMutableRawPointer.allocate(byteCount: Self.transferSize, alignment: 16)
+  static let transferSize = 4096
+  let index: Int
+  let model: CPUModel
+  let identity: ProcessorIdentity
+  /// What of CR4 can be set.
+  let permittedCR4: UInt64
   /// What the time-stamp counter counts.
   let clock: @Sendable () -> UInt64
+  var msr = ModelSpecificState()
 
-  init(features: InstructionAttributes, clock: @escaping @Sendable () -> UInt64) {
+  init(index: Int, count: Int, model: CPUModel, clock: @escaping @Sendable () -> UInt64) {
+    self.index = index
+    self.model = model
     self.clock = clock
+    identity = ProcessorIdentity(model, index: index, count: count, tscFrequency: SoftMachine.tscFrequency)
+    permittedCR4 = CR4.permitted(by: model)
     tlb = .allocate(capacity: TLB.count * TLB.sets)
     tlb.initialize(
       repeating: soft_tlb_entry(read_tag: 0, write_tag: 0, addend: 0, physical: 0), count: TLB.count * TLB.sets)
     jumps = .allocate(capacity: JumpCache.count * 2)
     jumps.initialize(repeating: soft_jump(tag: 0, target: nil), count: JumpCache.count * 2)
-    decoder = Decoder(features: features)
+    decoder = Decoder(features: model.instructions)
   }
 }

@@ -32,6 +32,27 @@ extension Executor {
     throw state.ask(LeaveReason.portOut, UInt64(port), value & mask(width), width)
   }
 
+  /// Reads several items of a device's port; they stand at the result until the next exit.
+  func portIn(_ port: UInt16, _ width: Int, _ items: Int) throws(Fault) -> UnsafeMutableRawPointer {
+    if state.answer() != nil { return state.context.pointee.transfer }
+    throw state.ask(LeaveReason.portIn, UInt64(port), 0, width, items)
+  }
+
+  /// Writes several items, together at most `CPUContext.transferSize` bytes, to a device's port.
+  func portOut(_ port: UInt16, _ width: Int, _ items: Int, _ item: (Int) throws(Fault) -> UInt64) throws(Fault) {
+    if state.answer() != nil { return }
+    let data = state.context.pointee.transfer
+    for index in 0..<items {
+      let value = try item(index)
+      switch width {
+      case 1: data.storeBytes(of: UInt8(truncatingIfNeeded: value), toByteOffset: index, as: UInt8.self)
+      case 2: data.storeBytes(of: UInt16(truncatingIfNeeded: value), toByteOffset: index &* 2, as: UInt16.self)
+      default: data.storeBytes(of: UInt32(truncatingIfNeeded: value), toByteOffset: index &* 4, as: UInt32.self)
+      }
+    }
+    throw state.ask(LeaveReason.portOut, UInt64(port), 0, width, items)
+  }
+
   func executeIO() throws(Fault) {
     let isIn = i.operation == .in
     let portOperand = i.operands[isIn ? 1 : 0]

@@ -20,10 +20,11 @@ extension Executor {
     var budget = 4096
     while true {
       if repeats, general(General.rcx) & counterMask == 0 { return true }
-      try iterate(width, addressSize)
+      let items = repeats ? portItems(width, limit: general(General.rcx) & counterMask) : 1
+      try iterate(width, addressSize, items)
       state.forgetAnswers()
       guard repeats else { return true }
-      let count = (general(General.rcx) &- 1) & counterMask
+      let count = (general(General.rcx) &- UInt64(items)) & counterMask
       setGeneral(General.rcx, count, size: addressSize)
       if count == 0 { return true }
       if i.operation == .cmps || i.operation == .scas, state.zero != i.prefixes.contains(.rep) { return true }
@@ -42,7 +43,30 @@ extension Executor {
     setGeneral(number, (general(number) &+ delta) & mask(addressSize), size: addressSize)
   }
 
-  private func iterate(_ width: Int, _ addressSize: Int) throws(Fault) {
+  /// How many items of a repeated INS or OUTS one exit may move: as many as are in memory on one page.
+  private func portItems(_ width: Int, limit: UInt64) -> Int {
+    // What the device has answered is what it was asked for.
+    if state.pointee.device_done > 0 { return Int(state.pointee.device_items) }
+    let isInput = i.operation == .ins
+    guard isInput || i.operation == .outs, limit > 1, state.pointee.system_flags & RFLAGS.df == 0,
+      !InterruptControllers.handles(port: UInt16(truncatingIfNeeded: general(General.rdx)))
+    else { return 1 }
+    let offset = general(isInput ? General.rdi : General.rsi) & mask(Int(i.addressSize))
+    let segment = isInput ? SegmentRegister.es : Int(i.segment)
+    do throws(Fault) {
+      let first = try linear(segment, offset, width, write: isInput)
+      let items = Int(min(limit, (4096 &- first & 4095) / UInt64(width)))
+      guard items > 1, try linear(segment, offset, items &* width, write: isInput) == first,
+        try state.page(first, isInput ? .write : .read).host != nil
+      else { return 1 }
+      return items
+    } catch {
+      // The first item raises what there is to be raised.
+      return 1
+    }
+  }
+
+  private func iterate(_ width: Int, _ addressSize: Int, _ items: Int) throws(Fault) {
     let source = general(General.rsi) & mask(addressSize)
     let destination = general(General.rdi) & mask(addressSize)
     let segment = Int(i.segment)
@@ -70,12 +94,34 @@ extension Executor {
       // The destination is proved writable before the device is read.
       let linear = try linear(es, destination, width, write: true)
       _ = try state.page(linear, .write)
-      let value = try portIn(UInt16(truncatingIfNeeded: general(General.rdx)), width)
-      try writeMemory(es, destination, value, width)
-      step(General.rdi, width, addressSize)
+      let port = UInt16(truncatingIfNeeded: general(General.rdx))
+      guard items > 1 else {
+        try writeMemory(es, destination, try portIn(port, width), width)
+        return step(General.rdi, width, addressSize)
+      }
+      let data = try portIn(port, width, items)
+      for index in 0..<items {
+        try writeMemory(es, destination &+ UInt64(index &* width), Self.item(data, index, width), width)
+      }
+      step(General.rdi, items &* width, addressSize)
     default:
-      try portOut(UInt16(truncatingIfNeeded: general(General.rdx)), try readMemory(segment, source, width), width)
-      step(General.rsi, width, addressSize)
+      let port = UInt16(truncatingIfNeeded: general(General.rdx))
+      guard items > 1 else {
+        try portOut(port, try readMemory(segment, source, width), width)
+        return step(General.rsi, width, addressSize)
+      }
+      try portOut(port, width, items) { (index) throws(Fault) in
+        try readMemory(segment, source &+ UInt64(index &* width), width)
+      }
+      step(General.rsi, items &* width, addressSize)
+    }
+  }
+
+  private static func item(_ data: UnsafeMutableRawPointer, _ index: Int, _ width: Int) -> UInt64 {
+    switch width {
+    case 1: UInt64(data.load(fromByteOffset: index, as: UInt8.self))
+    case 2: UInt64(data.load(fromByteOffset: index &* 2, as: UInt16.self))
+    default: UInt64(data.load(fromByteOffset: index &* 4, as: UInt32.self))
     }
   }
 }

@@ -173,7 +173,7 @@ extension Executor {
   }
 
   private func writeControl4(_ value: UInt64) throws(Fault) {
-    guard value & ~CR4.implemented == 0 else { throw .protection }
+    guard value & ~state.context.pointee.permittedCR4 == 0 else { throw .protection }
     if state.pointee.isLongMode, value & CR4.pae == 0 { throw .protection }
     let old = state.pointee.cr4
     state.pointee.cr4 = value
@@ -183,31 +183,16 @@ extension Executor {
     TLB.flush(state)
   }
 
-  /// CPUID; the processor model is not chosen yet: what is here is implemented.
   private func identify() {
-    let leaf = UInt32(truncatingIfNeeded: general(General.rax))
-    var (a, b, c, d): (UInt32, UInt32, UInt32, UInt32) = (0, 0, 0, 0)
-    switch leaf {
-    case 0: (a, b, c, d) = (1, 0x756E_6547, 0x6C65_746E, 0x4965_6E69)
-    case 1:
-      a = 0x0006_06A0
-      b = UInt32(state.context.pointee.index) << 24 | 8 << 8 | 1 << 16
-      // CX16, MOVBE, x2APIC is the controllers' to offer, POPCNT, hypervisor.
-      c = 1 << 13 | 1 << 22 | 1 << 23 | 1 << 31
-      // PSE, TSC, MSR, PAE, CX8, APIC, SEP is missing, PGE, CMOV, PSE-36.
-      d = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 9 | 1 << 13 | 1 << 15 | 1 << 17
-    case 0x8000_0000: a = 0x8000_0008
-    case 0x8000_0001:
-      c = 1 | 1 << 5
-      // SYSCALL, NX, RDTSCP, long mode.
-      d = 1 << 11 | 1 << 20 | 1 << 27 | 1 << 29
-    case 0x8000_0008: a = 48 << 8 | 40
-    default: break
-    }
-    setGeneral(General.rax, UInt64(a))
-    setGeneral(General.rbx, UInt64(b))
-    setGeneral(General.rcx, UInt64(c))
-    setGeneral(General.rdx, UInt64(d))
+    let number = UInt32(truncatingIfNeeded: general(General.rax))
+    let leaf = state.context.pointee.identity.leaf(number, UInt32(truncatingIfNeeded: general(General.rcx)))
+    var ecx = leaf.ecx
+    // OSXSAVE.
+    if number == 1, state.pointee.cr4 & CR4.osxsave != 0 { ecx |= 1 << 27 }
+    setGeneral(General.rax, UInt64(leaf.eax))
+    setGeneral(General.rbx, UInt64(leaf.ebx))
+    setGeneral(General.rcx, UInt64(ecx))
+    setGeneral(General.rdx, UInt64(leaf.edx))
   }
 }
 

@@ -1,11 +1,11 @@
 import CSoftCPU
+import X86
 
 extension UnsafeMutablePointer where Pointee == soft_cpu {
   /// Registers after RESET and INIT (SDM vol. 3, table 10-1).
   func powerOn(isBootstrap: Bool) {
     for number in 0..<16 { register(self, Slot.general(UInt8(number)), as: UInt64.self).pointee = 0 }
-    // Family 6, as CPUID says.
-    register(self, Slot.general(General.rdx), as: UInt64.self).pointee = 0x0006_06A0
+    register(self, Slot.general(General.rdx), as: UInt64.self).pointee = UInt64(CPUIdentity.signature)
     pointee.zero = 0
     pointee.system_flags = 0
     arithmeticFlags = 0
