@@ -65,6 +65,11 @@ bench:
 	@echo
 	@.build/release/vmrun-bench $(BINARY) guests/build $(BENCH)
 
+# What the compiler made of the software CPU's handlers.
+.PHONY: check-handlers
+check-handlers: build
+	@.ci/check-handlers .build/release/SoftEngine.build
+
 .PHONY: lint-man
 lint-man:
 	@.ci/packages lint
