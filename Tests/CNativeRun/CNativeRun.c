@@ -1,6 +1,8 @@
 #define _GNU_SOURCE
 #include "CNativeRun.h"
 
+#include <stddef.h>
+#include <string.h>
 #include <sys/mman.h>
 
 // The code jumps back through the pointer at the start of its memory: no register is free, and its stack is the guest's.
@@ -15,6 +17,7 @@ void native_run(native_state *state, const void *code) {
     "push %%rbx\n push %%rbp\n push %%r12\n push %%r13\n push %%r14\n push %%r15\n"
     "lea 1f(%%rip), %%rax\n mov %1, %%rbx\n mov %%rax, (%%rbx)\n"
     "mov %0, %%r15\n"
+    "cmpq $0, %c4(%%r15)\n je 2f\n fxsave64 %c5(%%r15)\n fxrstor64 %c3(%%r15)\n 2:\n"
     "pushq 128(%%r15)\n popfq\n"
     "mov %%rsp, 136(%%r15)\n"
     "mov 0(%%r15), %%rax\n mov 8(%%r15), %%rcx\n mov 16(%%r15), %%rdx\n mov 24(%%r15), %%rbx\n"
@@ -29,12 +32,14 @@ void native_run(native_state *state, const void *code) {
     "pushfq\n popq 128(%%r15)\n cld\n"
     "mov %%rax, 0(%%r15)\n mov %%rcx, 8(%%r15)\n mov %%rdx, 16(%%r15)\n mov %%rbx, 24(%%r15)\n"
     "mov %%rbp, 40(%%r15)\n mov %%rsi, 48(%%r15)\n mov %%rdi, 56(%%r15)\n"
+    "cmpq $0, %c4(%%r15)\n je 2f\n fxsave64 %c3(%%r15)\n fninit\n fxrstor64 %c5(%%r15)\n 2:\n"
     "mov %%r8, 64(%%r15)\n mov %%r9, 72(%%r15)\n mov %%r10, 80(%%r15)\n mov %%r11, 88(%%r15)\n"
     "mov %%r12, 96(%%r15)\n mov %%r13, 104(%%r15)\n mov %%r14, 112(%%r15)\n"
     "mov %0, %%rax\n mov %%rax, 120(%%r15)\n"
     "pop %%r15\n pop %%r14\n pop %%r13\n pop %%r12\n pop %%rbp\n pop %%rbx\n"
     : "+m"(current)
-    : "m"(resume_at), "m"(target)
+    : "m"(resume_at), "m"(target), "i"(offsetof(native_state, fx)), "i"(offsetof(native_state, has_fx)),
+      "i"(offsetof(native_state, host_fx))
     : "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "memory", "cc");
 }
 
@@ -50,3 +55,7 @@ void *native_memory(uint64_t address, uint64_t size) {
     (void *)address, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
   return memory == MAP_FAILED ? 0 : memory;
 }
+
+int native_equal(const void *a, const void *b, uint64_t size) { return memcmp(a, b, size) == 0; }
+
+void native_free(void *memory, uint64_t size) { munmap(memory, size); }

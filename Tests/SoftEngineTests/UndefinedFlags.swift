@@ -40,6 +40,12 @@ enum UndefinedFlags {
     Row(
       operations: [.tzcnt, .lzcnt], flags: RFLAGS.of | RFLAGS.sf | RFLAGS.af | RFLAGS.pf,
       words: "OF, SF, PF and AF flags are undefined."),
+    Row(
+      operations: [.bextr], flags: RFLAGS.af | RFLAGS.sf | RFLAGS.pf,
+      words: "ZF is updated based on the result. AF, SF, and PF are undefined. All other flags are cleared."),
+    Row(
+      operations: [.blsr, .blsi, .blsmsk, .bzhi], flags: RFLAGS.af | RFLAGS.pf,
+      words: "AF and PF flags are undefined."),
   ]
 
   static func mask(_ operation: Operation) -> UInt64 {

@@ -32,6 +32,27 @@ typedef struct soft_table {
   uint32_t limit;
 } soft_table;
 
+/// What the vCPUs know of a page of guest memory; shared by them and used atomically. A vCPU is bit (index mod 64).
+typedef struct soft_code_page {
+  /// For each 64 bytes of the page: instructions in them stand in a block.
+  uint64_t lines;
+  /// vCPUs with such blocks.
+  uint64_t holders;
+  /// vCPUs whose TLB may let them write the page without being noticed.
+  uint64_t writers;
+} soft_code_page;
+
+/// The x87 state as FNSAVE writes it in 32-bit protected mode: registers in stack order.
+typedef struct soft_x87 {
+  uint16_t control, reserved0;
+  uint16_t status, reserved1;
+  uint16_t tag, reserved2;
+  uint32_t pointers[4];
+  uint8_t registers[80];
+} soft_x87;
+
+_Static_assert(sizeof(soft_x87) == 108, "FNSAVE writes 108 bytes");
+
 struct soft_op;
 
 typedef struct soft_jump {
@@ -45,6 +66,8 @@ typedef struct soft_cpu {
   uint64_t temp[4];
   uint64_t zero;
   uint64_t sink;
+  /// XMM0 to XMM15 and two temporaries.
+  _Alignas(16) uint64_t xmm[36];
 
   // Lazy flags; see Flags.swift.
   int64_t result;
@@ -115,9 +138,19 @@ typedef struct soft_cpu {
   /// More than 1: of a string instruction, in `CPUContext.transfer`.
   uint32_t device_items;
 
-  uint64_t x87_environment[16];
-  uint64_t xmm[32];
+  /// Exception flags of the current run are in the host's MXCSR, too; `soft_mxcsr` joins them.
   uint32_t mxcsr;
+  /// What an instruction that may raise unmasked SIMD floating-point exceptions changes.
+  uint64_t float_saved[2];
+  int64_t float_result;
+  uint64_t float_carries;
+  /// The x87 state is in the host's FPU, and `x87` is out of date but for the control word.
+  uint8_t x87_live;
+  /// FOP, FIP, FCS and FDP (SDM vol. 1, 8.1.8): of the last x87 instruction that does not control the FPU.
+  uint16_t x87_opcode, x87_selector;
+  uint64_t x87_instruction, x87_data;
+  soft_x87 x87;
+  uint64_t xcr0;
   void *_Nullable owner;
 } soft_cpu;
 
@@ -140,6 +173,11 @@ typedef struct soft_op {
 
 _Static_assert(sizeof(soft_op) == 32, "micro-operations are 32 bytes");
 _Static_assert(offsetof(soft_cpu, sink) + 8 <= 256, "operands are byte offsets");
+
+/// Operands of vector operations are offsets in units of 8 bytes. That of XMM0; the next register is two further.
+static const uint8_t soft_xmm_slot = offsetof(soft_cpu, xmm) / 8;
+_Static_assert(offsetof(soft_cpu, xmm) % 16 == 0, "XMM registers are aligned");
+_Static_assert(offsetof(soft_cpu, xmm) + sizeof(((soft_cpu *)0)->xmm) <= 2048, "vector operands are bytes");
 
 /// Segment register 0 to 7.
 static inline soft_segment *_Nonnull soft_segment_at(soft_cpu *_Nonnull cpu, uint32_t index) {
@@ -204,3 +242,27 @@ static inline uint8_t soft_host_rdseed(uint64_t *_Nonnull value) {
   __asm__ volatile("rdseed %0\n\tsetc %1" : "=r"(*value), "=q"(valid) : : "cc");
   return valid;
 }
+
+static inline uint64_t soft_or_64(uint64_t *_Nonnull word, uint64_t bits) {
+  return __atomic_fetch_or(word, bits, __ATOMIC_SEQ_CST);
+}
+static inline uint64_t soft_exchange_64(uint64_t *_Nonnull word, uint64_t value) {
+  return __atomic_exchange_n(word, value, __ATOMIC_SEQ_CST);
+}
+static inline uint64_t soft_load_64(const uint64_t *_Nonnull word) {
+  return __atomic_load_n(word, __ATOMIC_SEQ_CST);
+}
+
+/// 1: both hold the same `size` bytes.
+static inline uint8_t soft_equal(const void *_Nonnull a, const void *_Nonnull b, size_t size) {
+  return __builtin_memcmp(a, b, size) == 0;
+}
+
+/// `count` zeroed pages, which the host backs when they are first used; NULL: no memory.
+soft_code_page *_Nullable soft_make_code_pages(size_t count);
+void soft_free_code_pages(soft_code_page *_Nullable pages);
+
+/// The host's CPUID, subleaf 0: EAX, EBX, ECX, EDX; zeros for a leaf that it does not have.
+void soft_host_cpuid(uint32_t leaf, uint32_t *_Nonnull registers);
+
+#include "Vector.h"

@@ -5,6 +5,7 @@ extension Lowering {
   /// The micro-operations of an instruction; true: the block ends.
   mutating func lower(_ i: Instruction) -> Bool {
     if i.prefixes.contains(.lock) { return complex(i) }
+    if !i.attributes.isDisjoint(with: .vector), let ends = lowerVector(i) { return ends }
     let place = place
     switch i.operation {
     case .add: return binary(i, .add)

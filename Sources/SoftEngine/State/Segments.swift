@@ -91,13 +91,14 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
     }
   }
 
-  /// Derives `mode` and what depends on it, after CS, SS, CR0, EFER or RFLAGS.VM changed.
+  /// Derives `mode` and what depends on it, after CS, SS, CR0, CR4, EFER, RFLAGS.VM or floating-point masks changed.
   func updateMode() {
     let cs = segment(SegmentRegister.cs).pointee.attributes
     let ss = segment(SegmentRegister.ss).pointee.attributes
     let is64 = pointee.isLongMode && cs & SegmentAttributes.long != 0
     var mode: UInt8 = is64 ? 2 : cs & SegmentAttributes.big != 0 && !pointee.isVirtual8086 ? 1 : 0
     if !is64, ss & SegmentAttributes.big != 0, !pointee.isVirtual8086 { mode |= 4 }
+    if VectorChecks.areNeeded(self) { mode |= VectorChecks.mode }
     let changes64 = (pointee.mode & 3 == 2) != is64
     pointee.mode = mode
     pointee.stack_mask = is64 ? .max : mode & 4 != 0 ? 0xFFFF_FFFF : 0xFFFF

@@ -175,8 +175,10 @@ struct Executor {
     if attributes.contains(.protected), state.pointee.hasRealSegments { throw .undefined }
     if attributes.contains(.cpl0) { try requirePrivilege() }
     if i.prefixes.contains(.lock) { return try executeLocked() }
+    if !attributes.isDisjoint(with: .vector), try executeVector() { return }
     if try executeInteger() { return }
     if try executeString() { return }
+    if try executeBits() { return }
     if try executeTransfer() { return }
     if try executeSystem() { return }
     throw .undefined

@@ -139,7 +139,7 @@ extension Executor {
       let result = ~(try read(1)) & (try read(2))
       try write(0, result)
       logicFlags(result)
-    case .lfence, .mfence, .sfence, .clflush, .clflushopt, .clwb, .fwait: break
+    case .lfence, .mfence, .sfence, .clflush, .clflushopt, .clwb: break
     default: return false
     }
     return true

@@ -40,7 +40,9 @@ extension Executor {
       let value = try read(0)
       // LMSW cannot clear PE.
       try writeControl0(state.pointee.cr0 & ~0xE | value & 0xF | state.pointee.cr0 & 1)
-    case .clts: state.pointee.cr0 &= ~CR0.ts
+    case .clts:
+      state.pointee.cr0 &= ~CR0.ts
+      state.updateMode()
     case .clac, .stac:
       let isSet = i.operation == .stac
       state.pointee.system_flags = state.pointee.system_flags & ~RFLAGS.ac | (isSet ? RFLAGS.ac : 0)
@@ -74,7 +76,6 @@ extension Executor {
       let gs = state.segment(SegmentRegister.gs)
       swap(&gs.pointee.base, &state.pointee.kernel_gs_base)
       gs.pointee.linear_base = gs.pointee.base
-    case .fninit, .fnclex, .emms: break
     default: return false
     }
     return true
@@ -181,6 +182,7 @@ extension Executor {
       try state.loadPageDirectoryPointers()
     }
     TLB.flush(state)
+    state.updateMode()
   }
 
   private func identify() {

@@ -19,7 +19,12 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
     pointee.halted = 0
     pointee.nmi_blocked = 0
     pointee.waiting_for_sipi = isBootstrap ? 0 : 1
-    pointee.mxcsr = 0x1F80
+    pointee.mxcsr = MXCSR.initial
+    pointee.x87_live = 0
+    pointee.x87 = soft_x87()
+    pointee.x87.control = 0x40
+    pointee.x87.tag = 0x5555
+    pointee.xcr0 = XCR0.x87
     pointee.pat = 0x0007_0406_0007_0406
     pointee.misc_enable = 1
     for index in 0..<6 { setSegment(index, selector: 0, base: 0, limit: 0xFFFF, attributes: 0x93) }

@@ -132,7 +132,7 @@ extension OpcodeRow {
     row("99 o32", .cdq),
     row("99 o64", .cqo),
     row("9A", .callf, "Ap", .i64),
-    row("9B", .fwait),
+    row("9B", .fwait, "", .fpu),
     row("9C", .pushf, "", [.d64, .iopl]),
     row("9D", .popf, "", [.d64, .iopl]),
     row("9E", .sahf),

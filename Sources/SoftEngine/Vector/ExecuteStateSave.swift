@@ -1,0 +1,177 @@
+import CSoftCPU
+import X86
+
+// FXSAVE and the XSAVE family (SDM vol. 1, 10.5 and chapter 13).
+extension Executor {
+  private enum Area {
+    static let legacy = 512
+    static let mxcsr = 24
+    static let x87Registers = 32
+    static let xmm = 160
+    static let header = 512
+    static let end = 576
+    /// What FXSAVE and XSAVE write of the x87 state.
+    static let x87: [Range<Int>] = [0..<24, 32..<160]
+  }
+
+  /// Only XMM0 to XMM7 are there outside 64-bit mode.
+  private var xmmCount: Int { state.pointee.is64BitCode ? 16 : 8 }
+
+  private func requireAlignment(_ alignment: UInt64) throws(Fault) {
+    let linear = try linear(Int(i.segment), offset, 1, write: false)
+    if linear & (alignment &- 1) != 0 { throw .protection }
+  }
+
+  private func legacyImage() -> StateImage {
+    normalizeX87()
+    var image = StateImage(byteCount: Area.end)
+    let x87 = state.pointee.x87
+    image.set(0, UInt64(x87.control), 2)
+    image.set(2, UInt64(x87.status), 2)
+    var abridged: UInt64 = 0
+    for index in 0..<8 where x87.tag >> UInt16(2 * index) & 3 != 3 { abridged |= 1 << UInt64(index) }
+    image.set(4, abridged, 1)
+    image.set(6, UInt64(state.pointee.x87_opcode), 2)
+    let isWide = i.operandSize == 8
+    image.set(8, state.pointee.x87_instruction, isWide ? 8 : 4)
+    image.set(16, state.pointee.x87_data, isWide ? 8 : 4)
+    image.set(Area.mxcsr, UInt64(soft_mxcsr(state)), 4)
+    image.set(Area.mxcsr + 4, UInt64(MXCSR.implemented), 4)
+    withUnsafeBytes(of: &state.pointee.x87.registers) {
+      for index in 0..<8 {
+        image.set(Area.x87Registers + 16 * index, UnsafeRawBufferPointer(rebasing: $0[10 * index..<10 * index + 10]))
+      }
+    }
+    image.set(
+      Area.xmm, UnsafeRawBufferPointer(start: vectorRegister(state, Slot.xmm(0)), count: 16 * xmmCount))
+    return image
+  }
+
+  func saveFX() throws(Fault) {
+    try requireAlignment(16)
+    try writeImage(legacyImage(), [0..<Area.xmm + 16 * xmmCount], count: Area.legacy)
+  }
+
+  func restoreFX() throws(Fault) {
+    try requireAlignment(16)
+    let image = StateImage(try readImage(Area.legacy))
+    let mxcsr = UInt32(truncatingIfNeeded: image.value(Area.mxcsr, 4))
+    guard mxcsr & ~MXCSR.implemented == 0 else { throw .protection }
+    loadX87(image)
+    loadXMM(image)
+    soft_set_mxcsr(state, mxcsr)
+    state.updateMode()
+  }
+
+  private func loadX87(_ image: StateImage) {
+    soft_x87_unload(state)
+    state.pointee.x87.control = UInt16(truncatingIfNeeded: image.value(0, 2))
+    state.pointee.x87.status = UInt16(truncatingIfNeeded: image.value(2, 2))
+    let abridged = image.value(4, 1)
+    var tag: UInt16 = 0
+    for index in 0..<8 where abridged >> UInt64(index) & 1 == 0 { tag |= 3 << UInt16(2 * index) }
+    state.pointee.x87.tag = tag
+    state.pointee.x87_opcode = UInt16(truncatingIfNeeded: image.value(6, 2) & 0x7FF)
+    let width = i.operandSize == 8 ? 8 : 4
+    state.pointee.x87_instruction = image.value(8, width)
+    state.pointee.x87_data = image.value(16, width)
+    state.pointee.x87_selector = 0
+    withUnsafeMutableBytes(of: &state.pointee.x87.registers) {
+      for index in 0..<8 {
+        let place = Area.x87Registers + 16 * index
+        image.copy(place, to: UnsafeMutableRawBufferPointer(rebasing: $0[10 * index..<10 * index + 10]))
+      }
+    }
+    normalizeX87()
+  }
+
+  private func loadXMM(_ image: StateImage) {
+    image.copy(
+      Area.xmm, to: UnsafeMutableRawBufferPointer(start: vectorRegister(state, Slot.xmm(0)), count: 16 * xmmCount))
+  }
+
+  private func checkExtended() throws(Fault) {
+    try requireOSXSAVE()
+    if state.pointee.cr0 & CR0.ts != 0 { throw .exception(Vector.deviceNotAvailable, errorCode: nil) }
+    try requireAlignment(64)
+  }
+
+  private var requested: UInt64 {
+    (general(General.rdx) << 32 | general(General.rax) & 0xFFFF_FFFF) & state.pointee.xcr0
+  }
+
+  /// XINUSE: components that are not in their initial configuration.
+  func componentsInUse() -> UInt64 {
+    soft_x87_unload(state)
+    let x87 = state.pointee.x87
+    var isInitial =
+      x87.control == X87.initialControl && x87.status == 0 && x87.tag == 0xFFFF && state.pointee.x87_opcode == 0
+      && state.pointee.x87_instruction == 0 && state.pointee.x87_data == 0
+    withUnsafeBytes(of: &state.pointee.x87.registers) { isInitial = isInitial && $0.allSatisfy { $0 == 0 } }
+    var inUse: UInt64 = isInitial ? 0 : XCR0.x87
+    let xmm = UnsafeRawBufferPointer(start: vectorRegister(state, Slot.xmm(0)), count: 16 * xmmCount)
+    if xmm.contains(where: { $0 != 0 }) { inUse |= XCR0.sse }
+    return inUse
+  }
+
+  func saveExtended() throws(Fault) {
+    try checkExtended()
+    let requested = requested
+    let isCompacted = i.operation == .xsavec
+    var inUse = componentsInUse()
+    var image = legacyImage()
+    if isCompacted, soft_mxcsr(state) != MXCSR.initial { inUse |= XCR0.sse }
+    let saved = i.operation == .xsave ? requested : requested & inUse
+    var parts: [Range<Int>] = []
+    if saved & XCR0.x87 != 0 { parts += Area.x87 }
+    if (isCompacted ? saved : requested) & XCR0.sse != 0 { parts.append(Area.mxcsr..<Area.mxcsr + 8) }
+    if saved & XCR0.sse != 0 { parts.append(Area.xmm..<Area.xmm + 16 * xmmCount) }
+    if isCompacted {
+      image.set(Area.header, requested & inUse, 8)
+      image.set(Area.header + 8, requested | 1 << 63, 8)
+      parts.append(Area.header..<Area.end)
+    } else {
+      let header = try readMemory(Int(i.segment), (offset &+ 512) & mask(Int(i.addressSize)), 8)
+      image.set(Area.header, header & ~requested | requested & inUse, 8)
+      parts.append(Area.header..<Area.header + 8)
+    }
+    try writeImage(image, parts, count: Area.end)
+  }
+
+  func restoreExtended() throws(Fault) {
+    try checkExtended()
+    let requested = requested
+    let image = StateImage(try readImage(Area.end))
+    let present = image.value(Area.header, 8)
+    let compaction = image.value(Area.header + 8, 8)
+    let isCompacted = compaction >> 63 != 0
+    for place in stride(from: Area.header + 16, to: isCompacted ? Area.end : Area.header + 24, by: 8)
+    where image.value(place, 8) != 0 { throw .protection }
+    if isCompacted {
+      let components = compaction & ~(1 << 63)
+      guard components & ~state.pointee.xcr0 == 0, present & ~components == 0 else { throw .protection }
+    } else {
+      guard compaction == 0, present & ~state.pointee.xcr0 == 0 else { throw .protection }
+    }
+    if requested & XCR0.sse != 0 {
+      // The standard form holds MXCSR whatever XSTATE_BV says.
+      var mxcsr = MXCSR.initial
+      if !isCompacted || present & XCR0.sse != 0 {
+        mxcsr = UInt32(truncatingIfNeeded: image.value(Area.mxcsr, 4))
+        guard mxcsr & ~MXCSR.implemented == 0 else { throw .protection }
+      }
+      soft_set_mxcsr(state, mxcsr)
+      loadXMM(present & XCR0.sse != 0 ? image : StateImage(byteCount: Area.end))
+    }
+    if requested & XCR0.x87 != 0 {
+      if present & XCR0.x87 != 0 {
+        loadX87(image)
+      } else {
+        initializeX87()
+        let empty = StateImage(byteCount: 80)
+        withUnsafeMutableBytes(of: &state.pointee.x87.registers) { empty.copy(0, to: $0) }
+      }
+    }
+    state.updateMode()
+  }
+}

@@ -1,0 +1,123 @@
+import CSoftCPU
+import X86
+
+/// When x87, MMX and SSE instructions must be checked before and after: `mode` says so, and blocks made in that mode
+/// have operations for it. In the ordinary mode nothing can be wrong, as Linux runs its programs.
+enum VectorChecks {
+  /// Bit of `soft_cpu.mode`.
+  static let mode: UInt8 = 8
+
+  /// Exception masks of MXCSR and of the x87 control word.
+  static let mxcsrMasks: UInt32 = 0x1F80
+  static let x87Masks: UInt16 = 0x3F
+
+  static func areNeeded(_ state: State) -> Bool {
+    state.pointee.cr0 & (CR0.em | CR0.ts) != 0 || state.pointee.cr4 & CR4.osfxsr == 0
+      || state.pointee.mxcsr & mxcsrMasks != mxcsrMasks || state.pointee.x87.control & x87Masks != x87Masks
+  }
+}
+
+extension Vector {
+  static let simdFloatingPoint: UInt8 = 19
+}
+
+extension UnsafeMutablePointer where Pointee == soft_cpu {
+  /// What SSE instructions need (SDM vol. 3, table 2-2 and 14.1).
+  func checkSSE() throws(Fault) {
+    if pointee.cr0 & CR0.em != 0 || pointee.cr4 & CR4.osfxsr == 0 { throw .undefined }
+    if pointee.cr0 & CR0.ts != 0 { throw .exception(Vector.deviceNotAvailable, errorCode: nil) }
+  }
+
+  /// What MMX instructions need (SDM vol. 3, 13.1 and 13.2).
+  func checkMMX() throws(Fault) {
+    if pointee.cr0 & CR0.em != 0 { throw .undefined }
+    try checkX87(waits: true)
+  }
+
+  /// What x87 instructions need; those that wait also raise a pending exception.
+  func checkX87(waits: Bool) throws(Fault) {
+    if pointee.cr0 & (CR0.em | CR0.ts) != 0 { throw .exception(Vector.deviceNotAvailable, errorCode: nil) }
+    soft_x87_unload(self)
+    if waits { try raisePending() }
+  }
+
+  func checkWait() throws(Fault) {
+    if pointee.cr0 & (CR0.mp | CR0.ts) == CR0.mp | CR0.ts {
+      throw .exception(Vector.deviceNotAvailable, errorCode: nil)
+    }
+    soft_x87_unload(self)
+    try raisePending()
+  }
+
+  private func raisePending() throws(Fault) {
+    if pointee.x87.status & X87.errorSummary != 0 { throw .exception(Vector.floatingPoint, errorCode: nil) }
+  }
+}
+
+@inline(__always)
+private func check(_ state: State, _ op: MicroOp, _ body: (State) throws(Fault) -> Void) -> Bool {
+  do throws(Fault) {
+    try body(state)
+    return true
+  } catch {
+    leave(state, op, error)
+    return false
+  }
+}
+
+@c func softCheckSSE(_ state: State, _ op: MicroOp) {
+  guard check(state, op, { s throws(Fault) in try s.checkSSE() }) else { return }
+  return next(state, op)
+}
+
+@c func softCheckMMX(_ state: State, _ op: MicroOp) {
+  guard check(state, op, { s throws(Fault) in try s.checkMMX() }) else { return }
+  return next(state, op)
+}
+
+@c func softCheckX87(_ state: State, _ op: MicroOp) {
+  guard check(state, op, { s throws(Fault) in try s.checkX87(waits: true) }) else { return }
+  return next(state, op)
+}
+
+@c func softCheckX87NoWait(_ state: State, _ op: MicroOp) {
+  guard check(state, op, { s throws(Fault) in try s.checkX87(waits: false) }) else { return }
+  return next(state, op)
+}
+
+@c func softCheckWait(_ state: State, _ op: MicroOp) {
+  guard check(state, op, { s throws(Fault) in try s.checkWait() }) else { return }
+  return next(state, op)
+}
+
+/// Saves what `softEndFloat` restores when an unmasked exception was raised: 16 bytes at `dst`, and the flags.
+@c func softBeginFloat(_ state: State, _ op: MicroOp) {
+  soft_copy_vector(&state.pointee.float_saved, vectorRegister(state, op.pointee.dst))
+  state.pointee.float_result = state.pointee.result
+  state.pointee.float_carries = state.pointee.carries
+  state.pointee.mxcsr = soft_mxcsr(state)
+  // With underflow unmasked a tiny result raises it even when it is exact: flushing to zero tells of all.
+  soft_clear_float_flags(state, 0)
+  return next(state, op)
+}
+
+@c func softEndFloat(_ state: State, _ op: MicroOp) {
+  let flags = soft_float_flags()
+  let control = state.pointee.mxcsr
+  let unmasked = flags & ~(control >> 7)
+  guard unmasked == 0 else {
+    soft_copy_vector(vectorRegister(state, op.pointee.dst), &state.pointee.float_saved)
+    state.pointee.result = state.pointee.float_result
+    state.pointee.carries = state.pointee.float_carries
+    // Invalid, denormal and divide-by-zero are found before the operation, and then nothing else is.
+    let before: UInt32 = 0b111
+    soft_set_mxcsr(state, control | (unmasked & before != 0 ? flags & before : flags))
+    let isReported = state.pointee.cr4 & CR4.osxmmexcpt != 0
+    leave(
+      state, op,
+      .exception(isReported ? Vector.simdFloatingPoint : Vector.invalidOpcode, errorCode: nil))
+    return
+  }
+  soft_set_mxcsr(state, control | flags)
+  return next(state, op)
+}
