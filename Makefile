@@ -50,6 +50,7 @@ test:
 # With the tests that take minutes, and the systems they boot.
 test-long:
 	@.ci/packages build test debian
+	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory -C guests systems
 	VMRUN_TEST_LONG=1 $(MAKE) --no-print-directory test
 
