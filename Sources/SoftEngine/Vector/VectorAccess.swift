@@ -78,13 +78,12 @@ func loadVector<Form: AddressForm, Width: VectorWidth>(
   }
   let entry = TLB.entry(state, linear)
   guard !Width.isAligned || linear & 15 == 0,
-    entry.pointee.read_tag == TLB.tag(state, linear, width: Width.isAligned ? 1 : Width.bytes),
-    let host = TLB.host(entry, linear)
+    entry.pointee.read_tag == TLB.tag(state, linear, width: Width.isAligned ? 1 : Width.bytes)
   else {
     state.pointee.linear = linear
     return tail(state, op, slow)
   }
-  Width.load(vectorRegister(state, op.pointee.dst), from: host)
+  Width.load(vectorRegister(state, op.pointee.dst), from: TLB.host(entry, linear))
   return next(state, op)
 }
 
@@ -97,13 +96,12 @@ func storeVector<Form: AddressForm, Width: VectorWidth>(
   }
   let entry = TLB.entry(state, linear)
   guard !Width.isAligned || linear & 15 == 0,
-    entry.pointee.write_tag == TLB.tag(state, linear, width: Width.isAligned ? 1 : Width.bytes),
-    let host = TLB.host(entry, linear)
+    entry.pointee.write_tag == TLB.tag(state, linear, width: Width.isAligned ? 1 : Width.bytes)
   else {
     state.pointee.linear = linear
     return tail(state, op, slow)
   }
-  Width.store(vectorRegister(state, op.pointee.src), to: host)
+  Width.store(vectorRegister(state, op.pointee.src), to: TLB.host(entry, linear))
   return next(state, op)
 }
 
