@@ -57,7 +57,7 @@ test-long:
 guests:
 	@$(MAKE) --no-print-directory -C guests all
 
-# `make bench BENCH="port start"` chooses: port, version, start, seabios, programs, login.
+# `make bench BENCH="port start"` chooses: port, version, start, seabios, integer, sse2, login.
 bench:
 	@.ci/packages build bench
 	@$(MAKE) --no-print-directory build
