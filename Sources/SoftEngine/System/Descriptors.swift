@@ -52,7 +52,7 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
     guard new != old else { return }
     let page = try self.page(byte, .write, .supervisor)
     guard let host = page.host else { return try write(byte, UInt64(new), width: 1, .supervisor) }
-    context.pointee.blocks.willWrite(self, page.physical, 1)
+    defer { context.pointee.blocks.didWrite(self, page.physical, 1) }
     var expected = old
     while true {
       let seen = soft_compare_exchange_8(host, expected, expected & ~clear | set)
