@@ -50,3 +50,6 @@ public func signalThread(_ thread: CInt, _ number: CInt) { _ = clinux_tgkill(get
 
 /// Lets waits of the calling thread end as soon as their time is up, instead of up to 50 µs later (PR_SET_TIMERSLACK).
 public func makeTimersExact() { clinux_set_timer_slack(1) }
+
+/// Lets another thread run: for short waits on one that may have lost its processor.
+public func yieldProcessor() { _ = sched_yield() }

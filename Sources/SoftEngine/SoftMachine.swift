@@ -6,12 +6,12 @@ import X86
 /// A machine whose processors are software.
 public final class SoftMachine: VirtualMachine {
   private struct Shared: Sendable {
-    var slots: [Int: HostMapping] = [:]
+    var slots: [Int: MappedMemory] = [:]
     var cpus: [SoftVCPU] = []
   }
 
   private let shared = Mutex(Shared())
-  private let cpus: WeakCPUs
+  private let cpus: Peers
   private let events: EventThread
   let doorbells = Doorbells()
   let controllers: InterruptControllers
@@ -31,14 +31,15 @@ public final class SoftMachine: VirtualMachine {
 
   /// `clock` is guest time in nanoseconds, never set back.
   init(vcpus: Int, model: CPUModel, clock: @escaping @Sendable () -> UInt64) throws(EngineFailure) {
-    let cpus = WeakCPUs()
+    let cpus = Peers()
     let events: EventThread
     do throws(SystemError) { events = try EventThread() } catch { throw EngineFailure(reason: "\(error)") }
     controllers = InterruptControllers(
       vcpus: vcpus, tscFrequency: Self.tscFrequency,
       physicalAddressBits: CPUIdentity.physicalAddressBits, clock: clock,
       notifications: .init(
-        kick: { cpus.attend($0) }, rearm: { _ in events.rearm() }, endOfInterrupt: { events.endOfInterrupt($0) }))
+        kick: { cpus.attend($0, Attention.interrupt) }, rearm: { _ in events.rearm() },
+        endOfInterrupt: { events.endOfInterrupt($0) }))
     self.cpus = cpus
     self.events = events
     self.clock = clock
@@ -56,30 +57,39 @@ public final class SoftMachine: VirtualMachine {
 
   public func map(slot: Int, _ mapping: HostMapping?) -> Bool {
     shared.withLock { shared in
+      var memory: MappedMemory?
       if let mapping {
         guard mapping.size > 0, (mapping.size | mapping.guestAddress) & 4095 == 0,
           mapping.guestAddress <= 1 << 52, mapping.size <= 1 << 52
         else { return false }
         for (other, existing) in shared.slots where other != slot {
+          let existing = existing.mapping
           if mapping.guestAddress < existing.guestAddress + existing.size,
             existing.guestAddress < mapping.guestAddress + mapping.size
           {
             return false
           }
         }
+        memory = MappedMemory(mapping)
+        if memory == nil { return false }
       }
-      shared.slots[slot] = mapping
-      let mappings = Array(shared.slots.values)
-      for cpu in shared.cpus { cpu.setMap(mappings) }
+      shared.slots[slot] = memory
+      let map = Array(shared.slots.values)
+      for cpu in shared.cpus { cpu.show(map) }
+      // What was there must not be used any more when this returns.
+      for cpu in shared.cpus {
+        while !cpu.hasTakenMap { yieldProcessor() }
+      }
       return true
     }
   }
 
   public func makeVCPU(_ index: Int) throws(EngineFailure) -> SoftVCPU {
     let cpu = SoftVCPU(
-      index: index, count: vcpus, controllers: controllers, doorbells: doorbells, model: model)
+      index: index, count: vcpus, controllers: controllers, doorbells: doorbells, model: model,
+      peers: vcpus > 1 ? cpus : nil)
     shared.withLock { shared in
-      cpu.setMap(Array(shared.slots.values))
+      cpu.show(Array(shared.slots.values))
       shared.cpus.append(cpu)
     }
     cpus.add(index, cpu)
@@ -109,17 +119,4 @@ public final class SoftMachine: VirtualMachine {
   public func resetInterruptControllers() throws(EngineFailure) { controllers.reset() }
 
   public func setLegacyReplacement(_ enabled: Bool) { controllers.setLegacyReplacement(enabled) }
-}
-
-/// The processors that interrupt controllers may attend to.
-private final class WeakCPUs: Sendable {
-  private struct Entry { weak var cpu: SoftVCPU? }
-  private let entries = Mutex<[Int: Entry]>([:])
-
-  func add(_ index: Int, _ cpu: SoftVCPU) { entries.withLock { $0[index] = Entry(cpu: cpu) } }
-
-  func attend(_ index: Int) {
-    guard let cpu = entries.withLock({ $0[index]?.cpu }) else { return }
-    cpu.attend(Attention.interrupt)
-  }
 }

@@ -15,9 +15,17 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   private var pending: UInt32?
   private var single: UnsafeMutablePointer<Block>?
 
+  // What other threads ask for; `attend` tells of it.
+  /// False: the vCPU executes nothing, and will look at `attention` before it does.
+  private let isRunning = Atomic<Bool>(false)
+  private let newMap = Mutex<[MappedMemory]?>(nil)
+  private let changedPages = Mutex<[UInt64]>([])
+  private let flushRequests = Atomic<UInt32>(0)
+  private let flushesDone = Atomic<UInt32>(0)
+
   init(
     index: Int, count: Int = 1, controllers: InterruptControllers?, doorbells: Doorbells? = nil,
-    model: CPUModel = .max
+    model: CPUModel = .max, peers: Peers? = nil
   ) {
     state = .allocate(capacity: 1)
     UnsafeMutableRawPointer(state).initializeMemory(as: UInt8.self, repeating: 0, count: MemoryLayout<soft_cpu>.size)
@@ -25,6 +33,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     context.initialize(
       to: CPUContext(index: index, count: count, model: model, clock: controllers?.clock ?? monotonicNanoseconds))
     context.pointee.controllers = controllers
+    context.pointee.peers = peers
     state.pointee.owner = UnsafeMutableRawPointer(context)
     state.pointee.tlb = context.pointee.tlb
     state.pointee.jumps = context.pointee.jumps
@@ -40,7 +49,9 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     context.pointee.blocks.deallocate(state)
     context.pointee.map.deallocate()
     context.pointee.tlb.deallocate()
+    context.pointee.codeTLB.deallocate()
     context.pointee.jumps.deallocate()
+    context.pointee.code.deallocate()
     context.pointee.transfer.deallocate()
     context.deinitialize(count: 1)
     context.deallocate()
@@ -69,25 +80,79 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     TLB.flush(state)
   }
 
-  /// Shows memory; the vCPU does not run.
-  func setMap(_ mappings: [HostMapping]) {
-    context.pointee.blocks.removeAll(state)
-    context.pointee.map.replace(mappings)
+  /// The vCPU uses this memory from now on; `hasTakenMap` says when it no longer uses what it had. Any thread.
+  func show(_ map: [MappedMemory]) {
+    newMap.withLock { $0 = map }
+    attend(Attention.map)
+  }
+
+  var hasTakenMap: Bool { isStopped || newMap.withLock { $0 == nil } }
+
+  /// The code of a page has changed. Any thread.
+  func dropCode(_ physical: UInt64) {
+    changedPages.withLock { $0.append(physical) }
+    attend(Attention.code)
+  }
+
+  /// Asks for a flush of the TLB; `hasFlushed` says when it is done. Any thread.
+  func requestFlush() -> UInt32 {
+    let request = flushRequests.add(1, ordering: .sequentiallyConsistent).newValue
+    attend(Attention.flush)
+    return request
+  }
+
+  func hasFlushed(_ request: UInt32) -> Bool {
+    isStopped || Int32(bitPattern: flushesDone.load(ordering: .acquiring) &- request) >= 0
+  }
+
+  private var isStopped: Bool { !isRunning.load(ordering: .sequentiallyConsistent) }
+
+  func serveFlush() {
+    let request = flushRequests.load(ordering: .sequentiallyConsistent)
     TLB.flush(state)
+    flushesDone.store(request, ordering: .releasing)
+  }
+
+  /// Does what cannot wait. Blocks that die here are freed later: an operation of theirs may still have to be resumed.
+  private func serve(_ attention: UInt32) {
+    if attention & Attention.map != 0 {
+      newMap.withLock {
+        guard let map = $0 else { return }
+        context.pointee.blocks.removeAll(state)
+        context.pointee.map.replace(map)
+        TLB.flush(state)
+        $0 = nil
+      }
+    }
+    if attention & Attention.code != 0, context.pointee.peers != nil {
+      let pages = changedPages.withLock {
+        let pages = $0
+        $0.removeAll(keepingCapacity: true)
+        return pages
+      }
+      for page in pages { context.pointee.blocks.removePage(state, page) }
+    }
+    if attention & Attention.flush != 0 { serveFlush() }
   }
 
   public func run(_ entry: Entry) -> Exit {
     if let reason = pending { finishAccess(reason) }
     if entry == .finish { return .interrupted }
+    isRunning.store(true, ordering: .sequentiallyConsistent)
+    defer { isRunning.store(false, ordering: .sequentiallyConsistent) }
     defer { soft_x87_unload(state) }
     while true {
+      let attention = soft_take_attention(state)
+      if attention & Attention.urgent != 0 { serve(attention) }
       if let op = context.pointee.resumption {
+        // The instruction is completed first.
+        let later = attention & ~Attention.urgent
+        if later != 0 { soft_request_attention(state, later) }
         context.pointee.resumption = nil
         state.pointee.leave = LeaveReason.dispatch
         state.pointee.device_next = 0
         interpret(state, from: op)
       } else {
-        let attention = soft_take_attention(state)
         // A link may start in a block that died.
         if state.pointee.code_changed != 0 { context.pointee.link = nil }
         state.pointee.code_changed = 0
@@ -251,7 +316,11 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     guard context.pointee.controllers != nil else { return .halt }
     let (isAsleep, _) = attention.pointee.compareExchange(
       expected: 0, desired: Attention.asleep, ordering: .sequentiallyConsistent)
-    if isAsleep { Futex.wait(attention, while: Attention.asleep) }
+    if isAsleep {
+      isRunning.store(false, ordering: .sequentiallyConsistent)
+      Futex.wait(attention, while: Attention.asleep)
+      isRunning.store(true, ordering: .sequentiallyConsistent)
+    }
     return nil
   }
 }

@@ -9,7 +9,7 @@ enum Interruption: String, CaseIterable, Sendable {
 
 extension Machines {
   /// What becomes of the images.
-  @Suite(.enabled(if: Engine.kvm.isUsable, Engine.kvm.comment)) struct Disks {
+  @Suite struct Disks {
     @Test(arguments: Interruption.allCases) func whatTheGuestHasFlushedIsInTheImage(_ interruption: Interruption)
       async throws
     {

@@ -4,10 +4,10 @@ import Testing
 
 extension Machines {
   /// How runs end that the guest does not end. Whatever the way, `GuestRunner` sees to it that nothing is left running.
-  @Suite(.enabled(if: Engine.kvm.isUsable, Engine.kvm.comment)) struct Endings {
-    @Test(arguments: [SignalNumber.hangUp, SignalNumber.interrupt, SignalNumber.terminate])
-    func signalEndsWith128AndItsNumber(_ signal: CInt) async throws {
-      try await GuestRunner.run(arguments("spin.rom")) { run in
+  @Suite struct Endings {
+    @Test(arguments: [SignalNumber.hangUp, SignalNumber.interrupt, SignalNumber.terminate], Engine.usable)
+    func signalEndsWith128AndItsNumber(_ signal: CInt, _ engine: Engine) async throws {
+      try await GuestRunner.run(Machines.arguments("spin.rom", on: engine)) { run in
         try await run.wait(for: "spinning")
         let start = monotonicNanoseconds()
         run.signal(signal)
@@ -16,10 +16,9 @@ extension Machines {
       }
     }
 
-    @Test(arguments: ["spin.rom", "halt.rom", "diskwriter.rom"])
-    func killedDeviceProcessEndsWith125WithinASecond(_ guest: String) async throws {
-      try await GuestRunner.run(arguments(guest, "--disk", GuestRunner.guest("test-disk.img") + ",snapshot=on")) {
-        run in
+    @Test(arguments: ["spin.rom", "halt.rom", "diskwriter.rom"], Engine.usable)
+    func killedDeviceProcessEndsWith125WithinASecond(_ guest: String, _ engine: Engine) async throws {
+      try await GuestRunner.run(arguments(guest, on: engine)) { run in
         let devices = try await run.deviceProcess()
         try await run.wait(for: guest == "spin.rom" ? "spinning" : guest == "halt.rom" ? "halted" : "flushed")
         let start = monotonicNanoseconds()
@@ -30,10 +29,9 @@ extension Machines {
       }
     }
 
-    @Test(arguments: ["spin.rom", "halt.rom", "diskwriter.rom"])
-    func killedLauncherTakesTheDeviceProcessAlong(_ guest: String) async throws {
-      try await GuestRunner.run(arguments(guest, "--disk", GuestRunner.guest("test-disk.img") + ",snapshot=on")) {
-        run in
+    @Test(arguments: ["spin.rom", "halt.rom", "diskwriter.rom"], Engine.usable)
+    func killedLauncherTakesTheDeviceProcessAlong(_ guest: String, _ engine: Engine) async throws {
+      try await GuestRunner.run(arguments(guest, on: engine)) { run in
         let devices = try await run.deviceProcess()
         try await run.wait(for: guest == "spin.rom" ? "spinning" : guest == "halt.rom" ? "halted" : "flushed")
         let start = monotonicNanoseconds()
@@ -48,9 +46,9 @@ extension Machines {
       }
     }
 
-    @Test func timeLimitEndsWith124InTime() async throws {
+    @Test(arguments: Engine.usable) func timeLimitEndsWith124InTime(_ engine: Engine) async throws {
       let start = monotonicNanoseconds()
-      try await GuestRunner.run(arguments("spin.rom", "--timeout", "1500ms")) { run in
+      try await GuestRunner.run(Machines.arguments("spin.rom", "--timeout", "1500ms", on: engine)) { run in
         let seconds = try await run.allEnd(since: start).all
         #expect(run.ending == .exited(124))
         #expect(1.5 <= seconds && seconds < 3, "\(seconds) s")
@@ -58,13 +56,13 @@ extension Machines {
       }
     }
 
-    @Test func allProcessorsStopAtTheEnd() async throws {
-      let run = try await GuestRunner.run(arguments("smp.rom", "-c", "16"))
+    @Test(arguments: Engine.usable) func allProcessorsStopAtTheEnd(_ engine: Engine) async throws {
+      let run = try await GuestRunner.run(Machines.arguments("smp.rom", "-c", "16", on: engine))
       #expect(run.ending == .exited(0), "\(run.transcript)")
     }
 
     @Test func withoutASandboxTheProcessesStillEndTogether() async throws {
-      try await GuestRunner.run(arguments("spin.rom", "--sandbox", "off")) { run in
+      try await GuestRunner.run(Machines.arguments("spin.rom", "--sandbox", "off")) { run in
         try await run.wait(for: "spinning")
         let start = monotonicNanoseconds()
         run.signal(SignalNumber.kill)
@@ -72,8 +70,8 @@ extension Machines {
       }
     }
 
-    private func arguments(_ guest: String, _ more: String...) throws -> [String] {
-      try Machines.arguments(guest) + more
+    private func arguments(_ guest: String, on engine: Engine) throws -> [String] {
+      try Machines.arguments(guest, "--disk", GuestRunner.guest("test-disk.img") + ",snapshot=on", on: engine)
     }
   }
 }

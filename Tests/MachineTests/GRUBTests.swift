@@ -4,15 +4,17 @@ import Testing
 
 extension Machines {
   /// A disk with GRUB 2 as Debian has it, by way of SeaBIOS.
-  @Suite(.enabled(if: Engine.kvm.isUsable, Engine.kvm.comment)) struct GRUB {
-    @Test func showsItsMenuAndPowersOff() async throws { try await Self.boot() }
+  @Suite struct GRUB {
+    @Test(arguments: Engine.usable) func showsItsMenuAndPowersOff(_ engine: Engine) async throws {
+      try await Self.boot(on: engine)
+    }
 
     /// Boots as far as the menu and chooses its last entry, which powers off by ACPI.
-    static func boot() async throws {
+    static func boot(on engine: Engine) async throws {
       let image = try TemporaryFile(contentsOf: GuestRunner.guest("demo.img"))
       let before = try image.contents()
       try await GuestRunner.run(
-        Engine.kvm.arguments + ["--snapshot", image.path], streams: ProgramStreams(input: .pipe), seconds: 150
+        engine.arguments + ["--snapshot", image.path], streams: ProgramStreams(input: .pipe), seconds: 150
       ) { run in
         try await run.wait(for: "SeaBIOS", seconds: 30)
         try await run.wait(for: "GNU GRUB", seconds: 90)

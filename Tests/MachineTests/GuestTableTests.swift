@@ -16,7 +16,7 @@ struct GuestRow: Sendable, CustomTestStringConvertible {
 
   init(
     _ guest: String, _ status: CInt, _ says: String..., options: [String] = [], input: String = "",
-    on engines: [Machines.Engine] = [.kvm]
+    on engines: [Machines.Engine] = Machines.Engine.allCases
   ) {
     (self.guest, self.status, self.says, self.options) = (guest, status, says, options)
     (self.input, self.engines) = (input, engines)
@@ -69,6 +69,9 @@ extension Machines {
   @Suite struct Guests {
     @Test(.enabled(if: Engine.kvm.isUsable, Engine.kvm.comment), arguments: GuestRow.all(on: .kvm))
     func endsAsTheTableSaysOnKVM(_ row: GuestRow) async throws { try await check(row, on: .kvm) }
+
+    @Test(arguments: GuestRow.all(on: .soft))
+    func endsAsTheTableSaysOnTheSoftwareCPU(_ row: GuestRow) async throws { try await check(row, on: .soft) }
 
     @Test func everyGuestIsInTheTable() throws {
       let built = (ProcessTable.names(in: "\(GuestRunner.root)/guests/build") ?? []).filter { $0.hasSuffix(".rom") }

@@ -5,13 +5,18 @@ import Testing
 /// Tests that run whole machines, one after the other: guests measure time.
 @Suite(.serialized) enum Machines {
   /// The engine that a run of vmrun is to use.
-  enum Engine: String {
-    case kvm
+  enum Engine: String, CaseIterable {
+    case kvm, soft
+
+    static let usable = allCases.filter(\.isUsable)
+    /// What tests use that are not about engines.
+    static let usual = usable[0]
 
     /// Why it cannot be used here, nil where it can.
     var problem: String? {
       switch self {
       case .kvm: GuestRunner.kvmProblem
+      case .soft: nil
       }
     }
 
@@ -21,7 +26,7 @@ import Testing
   }
 
   /// The arguments that run a guest as the machine's firmware (`hello.rom`) or from a disk that stays as it is.
-  static func arguments(_ guest: String, _ more: String..., on engine: Engine = .kvm) throws -> [String] {
+  static func arguments(_ guest: String, _ more: String..., on engine: Engine = .usual) throws -> [String] {
     let path = try GuestRunner.guest(guest)
     return engine.arguments + (guest.hasSuffix(".rom") ? ["--firmware", path] : ["--snapshot", path]) + more
   }

@@ -4,7 +4,7 @@ import Testing
 
 extension Machines {
   /// The processes of a run, as the host sees them while the guest runs.
-  @Suite(.enabled(if: Engine.kvm.isUsable, Engine.kvm.comment)) struct SandboxedRuns {
+  @Suite struct SandboxedRuns {
     @Test func deviceProcessHasNoRights() async throws {
       try await whileRunning { run, devices in
         for field in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
@@ -47,12 +47,18 @@ extension Machines {
       }
     }
 
-    @Test func processorThreadsAreFiltered() async throws {
-      try await whileRunning(["-c", "4"]) { run, _ in
-        let threads = ProcessTable.threads(of: run.pid).filter {
+    @Test(arguments: Engine.usable) func processorThreadsAreFiltered(_ engine: Engine) async throws {
+      try await whileRunning(["-c", "4"], on: engine) { run, _ in
+        var threads = ProcessTable.threads(of: run.pid).filter {
           ProcessTable.status("Name", of: run.pid, thread: $0)?.hasPrefix("vcpu") == true
         }
         #expect(threads.count == 4)
+        if engine == .soft {
+          threads += ProcessTable.threads(of: run.pid).filter {
+            ProcessTable.status("Name", of: run.pid, thread: $0) == "interrupts"
+          }
+          #expect(threads.count == 5)
+        }
         for thread in threads { #expect(ProcessTable.status("Seccomp", of: run.pid, thread: thread) == "2") }
       }
     }
@@ -65,8 +71,10 @@ extension Machines {
       if !missing.isEmpty { #expect(strict.error.contains("--sandbox strict")) }
     }
 
-    private func whileRunning(_ more: [String] = [], _ body: (RunningProgram, CInt) async throws -> Void) async throws {
-      try await GuestRunner.run(Machines.arguments("spin.rom") + more) { run in
+    private func whileRunning(
+      _ more: [String] = [], on engine: Engine = .usual, _ body: (RunningProgram, CInt) async throws -> Void
+    ) async throws {
+      try await GuestRunner.run(Machines.arguments("spin.rom", on: engine) + more) { run in
         let devices = try await run.deviceProcess()
         try await run.wait(for: "spinning")
         try await body(run, devices)

@@ -34,17 +34,16 @@ struct FailureRow: Sendable, CustomTestStringConvertible {
 extension Machines {
   /// What the user is told when the host cannot start the machine.
   @Suite struct StartFailures {
-    @Test(.enabled(if: Engine.kvm.isUsable, Engine.kvm.comment), arguments: FailureRow.all)
+    @Test(arguments: FailureRow.all)
     func saysWhatIsWrongInOneLine(_ row: FailureRow) async throws {
       // A disk that is there, where it is not the disk that is wrong.
       let image = row.arguments[0].hasPrefix("-") ? [] : row.arguments
       let firmware = row.arguments.contains("--firmware") ? [] : ["--firmware", try GuestRunner.guest("spin.rom")]
       let options = image.isEmpty ? row.arguments : []
-      try await expect(Engine.kvm.arguments + firmware + options + image, row.says, rights: row.rights)
+      try await expect(Engine.usual.arguments + firmware + options + image, row.says, rights: row.rights)
     }
 
     @Test(
-      .enabled(if: Engine.kvm.isUsable, Engine.kvm.comment),
       .enabled(if: isRoot, "needs a file that root does not own"))
     func unreadableImageNamesTheWaysOut() async throws {
       let image = try TemporaryFile([UInt8](repeating: 0, count: 512))
@@ -62,13 +61,14 @@ extension Machines {
       .enabled(if: !GuestRunner.kvmIsForEverybody, "/dev/kvm is open to everybody"))
     func forbiddenKVMSaysWhatToDo() async throws {
       try await expect(
-        Machines.arguments("hello.rom"), ["/dev/kvm: permission denied", "usermod -aG kvm"], rights: .user("tester"))
+        Machines.arguments("hello.rom", on: .kvm), ["/dev/kvm: permission denied", "usermod -aG kvm"],
+        rights: .user("tester"))
     }
 
-    @Test(.enabled(if: Engine.kvm.isUsable, Engine.kvm.comment), .enabled(if: isRoot, "needs root to hide a directory"))
+    @Test(.enabled(if: isRoot, "needs root to hide a directory"))
     func missingFirmwareNamesThePackage() async throws {
       let run = try await GuestRunner.run(
-        Engine.kvm.arguments + ["--snapshot", GuestRunner.guest("hello.img")], without: "/usr/share/seabios")
+        Engine.usual.arguments + ["--snapshot", GuestRunner.guest("hello.img")], without: "/usr/share/seabios")
       check(run, ["/usr/share/seabios/", "install it with: apt install seabios"])
     }
 

@@ -63,7 +63,7 @@ enum TerminalEnding: String, CaseIterable, Sendable {
 
 extension Machines {
   /// vmrun on a terminal of its own.
-  @Suite(.enabled(if: Engine.kvm.isUsable, Engine.kvm.comment)) struct Terminals {
+  @Suite struct Terminals {
     @Test(arguments: TerminalEnding.allCases)
     func modeIsAsBeforeHoweverItEnds(_ way: TerminalEnding) async throws {
       let arguments = try Machines.arguments(way.guest) + way.options

@@ -38,7 +38,7 @@ import X86
     var failures = 0
     for number in 0..<count {
       if number % (Int(Self.codeSize) / 32) == 0 {
-        cpu.setMap(mappings)
+        cpu.show(mappings.compactMap(MappedMemory.init))
         place = 0
       }
       let test = RandomInstruction(memory: Self.memory, &random)

@@ -32,6 +32,16 @@ typedef struct soft_table {
   uint32_t limit;
 } soft_table;
 
+/// What the vCPUs know of a page of guest memory; shared by them and used atomically. A vCPU is bit (index mod 64).
+typedef struct soft_code_page {
+  /// For each 64 bytes of the page: instructions in them stand in a block.
+  uint64_t lines;
+  /// vCPUs with such blocks.
+  uint64_t holders;
+  /// vCPUs whose TLB may let them write the page without being noticed.
+  uint64_t writers;
+} soft_code_page;
+
 /// The x87 state as FNSAVE writes it in 32-bit protected mode: registers in stack order.
 typedef struct soft_x87 {
   uint16_t control, reserved0;
@@ -209,7 +219,6 @@ static inline uint8_t soft_compare_exchange_128(
   return equal;
 }
 
-
 /// Stores before are seen before stores after, by other processors too.
 static inline void soft_store_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
@@ -233,6 +242,25 @@ static inline uint8_t soft_host_rdseed(uint64_t *_Nonnull value) {
   __asm__ volatile("rdseed %0\n\tsetc %1" : "=r"(*value), "=q"(valid) : : "cc");
   return valid;
 }
+
+static inline uint64_t soft_or_64(uint64_t *_Nonnull word, uint64_t bits) {
+  return __atomic_fetch_or(word, bits, __ATOMIC_SEQ_CST);
+}
+static inline uint64_t soft_exchange_64(uint64_t *_Nonnull word, uint64_t value) {
+  return __atomic_exchange_n(word, value, __ATOMIC_SEQ_CST);
+}
+static inline uint64_t soft_load_64(const uint64_t *_Nonnull word) {
+  return __atomic_load_n(word, __ATOMIC_SEQ_CST);
+}
+
+/// 1: both hold the same `size` bytes.
+static inline uint8_t soft_equal(const void *_Nonnull a, const void *_Nonnull b, size_t size) {
+  return __builtin_memcmp(a, b, size) == 0;
+}
+
+/// `count` zeroed pages, which the host backs when they are first used; NULL: no memory.
+soft_code_page *_Nullable soft_make_code_pages(size_t count);
+void soft_free_code_pages(soft_code_page *_Nullable pages);
 
 /// The host's CPUID, subleaf 0: EAX, EBX, ECX, EDX; zeros for a leaf that it does not have.
 void soft_host_cpuid(uint32_t leaf, uint32_t *_Nonnull registers);

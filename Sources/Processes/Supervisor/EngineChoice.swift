@@ -19,13 +19,13 @@ enum EngineChoice: ~Copyable {
         + "guests run slowly"
       self = .kvm(try KVMHost(), notice: hasHardware ? nil : notice)
     case .auto:
+      // Without VT-x and AMD-V, KVM interprets kernel code, and lacks some instructions.
+      guard hasHardware else {
+        self = .soft(notice: "accel soft: this host's processor shows no VT-x or AMD-V")
+        return
+      }
       do throws(EngineFailure) {
-        let host = try KVMHost()
-        guard hasHardware else {
-          self = .soft(notice: "accel soft: /dev/kvm is there, but this host's processor shows no VT-x or AMD-V")
-          return
-        }
-        self = .kvm(host, notice: "accel kvm: /dev/kvm works")
+        self = .kvm(try KVMHost(), notice: "accel kvm: /dev/kvm works")
       } catch {
         self = .soft(notice: "accel soft: \(error.reason)")
       }

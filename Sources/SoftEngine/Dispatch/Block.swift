@@ -15,6 +15,11 @@ struct Block {
   var operations: UnsafeMutablePointer<soft_op>
   var operationCount: Int
   var instructions: UnsafeMutablePointer<Instruction>?
+  /// A copy of the code it was made from.
+  let code: UnsafeMutableRawPointer
+  /// Bytes of `code` on the first page, and on the second.
+  let length: Int
+  let tail: Int
   var nextInBucket: UnsafeMutablePointer<Block>?
 
   static let noPage = UInt64.max
@@ -61,22 +66,40 @@ struct BlockCache {
 
   var isFull: Bool { count >= Self.limit }
 
-  /// Memory is about to be written: the blocks made from it die.
-  mutating func willWrite(_ state: State, _ physical: UInt64, _ width: Int) {
-    guard let lines = state.context.pointee.map.codeLines(physical), lines.pointee != 0 else { return }
+  /// Memory has been written: blocks made from it die, other processors' too.
+  func didWrite(_ state: State, _ physical: UInt64, _ width: Int) {
+    guard let page = state.context.pointee.map.codePage(physical) else { return }
+    let lines = soft_load_64(&page.pointee.lines)
+    guard lines != 0 else { return }
     let first = physical >> 6 & 63
     let last = min(63, (physical & 4095 &+ UInt64(width &- 1)) >> 6)
-    guard lines.pointee >> first & ((2 << (last &- first)) &- 1) != 0 else { return }
-    removePage(state, physical)
+    guard lines >> first & ((2 << (last &- first)) &- 1) != 0 else { return }
+    // Emptied after the write: whoever decodes from now on sees what was written.
+    _ = soft_exchange_64(&page.pointee.lines, 0)
+    let holders = soft_exchange_64(&page.pointee.holders, 0)
+    state.context.pointee.blocks.removePage(state, physical)
+    let others = holders & ~state.context.pointee.bit
+    if others != 0 { state.context.pointee.peers?.codeChanged(physical, on: others) }
   }
 
+  /// Drops the blocks made from a page.
   mutating func removePage(_ state: State, _ physical: UInt64) {
-    state.context.pointee.map.codeLines(physical)?.pointee = 0
     guard let blocks = pages.removeValue(forKey: physical >> 12) else { return }
     for block in blocks where !block.pointee.isDead { remove(block) }
     state.pointee.code_changed = 1
     soft_request_attention(state, Attention.code)
     TLB.flushJumps(state)
+  }
+
+  /// Drops the page's blocks if it no longer holds the code they were made from: a device may have written it.
+  mutating func validate(_ state: State, _ physical: UInt64, _ host: UnsafeMutableRawPointer) {
+    guard let blocks = pages[physical >> 12] else { return }
+    for block in blocks where block.pointee.physical >> 12 == physical >> 12 {
+      let offset = Int(block.pointee.physical & 4095)
+      if soft_equal(block.pointee.code, host + offset, block.pointee.length) == 0 {
+        return removePage(state, physical)
+      }
+    }
   }
 
   private mutating func remove(_ block: UnsafeMutablePointer<Block>) {
@@ -118,6 +141,7 @@ struct BlockCache {
 
   static func free(_ block: UnsafeMutablePointer<Block>) {
     block.pointee.operations.deallocate()
+    block.pointee.code.deallocate()
     block.pointee.instructions?.deallocate()
     block.deallocate()
   }
@@ -131,7 +155,7 @@ struct BlockCache {
 
 /// Bits of `soft_cpu.attention`.
 enum Attention {
-  /// Blocks died.
+  /// Blocks died, or are to die because another processor wrote their code.
   static let code: UInt32 = 1
   /// `kick`.
   static let kick: UInt32 = 2
@@ -139,6 +163,11 @@ enum Attention {
   static let interrupt: UInt32 = 4
   /// The memory map changed.
   static let map: UInt32 = 8
+  /// Another processor wants the TLB flushed.
+  static let flush: UInt32 = 16
   /// The vCPU's thread sleeps; whoever asks for attention wakes it.
   static let asleep: UInt32 = 1 << 31
+
+  /// What is done before the guest goes on, even in the middle of an instruction.
+  static let urgent = code | map | flush
 }

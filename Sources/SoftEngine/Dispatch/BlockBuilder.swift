@@ -13,78 +13,112 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
       guard rip <= UInt64(cs.pointee.limit) else { throw .protection }
       linear = (cs.pointee.linear_base &+ rip) & 0xFFFF_FFFF
     }
-    let page = try self.page(linear, .execute)
-    if !single, let block = context.pointee.blocks.find(rip: rip, physical: page.physical, mode: pointee.mode) {
-      if block.pointee.secondPage == Block.noPage { return block }
-      if try self.page((linear | 0xFFF) &+ 1, .execute).physical == block.pointee.secondPage { return block }
-      context.pointee.blocks.removePage(self, page.physical)
+    let translation = try codePage(linear)
+    let physical = translation.pointee.physical | linear & 0xFFF
+    if !single, let block = context.pointee.blocks.find(rip: rip, physical: physical, mode: pointee.mode) {
+      if try isCurrent(block, linear) { return block }
+      context.pointee.blocks.removePage(self, physical)
     }
-    return try build(rip, linear, page, single: single)
+    // Code cannot be executed from devices here.
+    guard let host = translation.pointee.host else { throw .undefined }
+    if context.pointee.blocks.isFull { context.pointee.blocks.removeAll(self) }
+    while true {
+      let block = try build(rip, linear, physical, host + Int(linear & 0xFFF), single: single)
+      if single { return block }
+      watch(physical, block.pointee.length)
+      if block.pointee.tail > 0 { watch(block.pointee.secondPage, block.pointee.tail) }
+      // From here on writes are noticed; there may have been one before.
+      if soft_equal(block.pointee.code, host + Int(linear & 0xFFF), block.pointee.length) != 0,
+        block.pointee.tail == 0 || secondPageIsEqual(block)
+      {
+        context.pointee.blocks.insert(block)
+        return block
+      }
+      BlockCache.free(block)
+    }
   }
 
-  private func build(_ rip: UInt64, _ linear: UInt64, _ page: Page, single: Bool) throws(Fault)
-    -> UnsafeMutablePointer<Block>
-  {
-    // Code cannot be executed from devices here.
-    guard let host = page.host else { throw .exception(Vector.invalidOpcode, errorCode: nil) }
-    if context.pointee.blocks.isFull { context.pointee.blocks.removeAll(self) }
-    let available = 4096 - Int(linear & 0xFFF)
+  /// The page of an instruction fetch.
+  private func codePage(_ linear: UInt64) throws(Fault) -> UnsafeMutablePointer<CodeTranslation> {
+    let entry = CodeTLB.entry(self, linear)
+    let tag = linear & ~0xFFF | pointee.tlb_generation
+    if entry.pointee.tag == tag { return entry }
+    let page = try self.page(linear & ~0xFFF, .execute)
+    if let host = page.host { context.pointee.blocks.validate(self, page.physical, host) }
+    entry.pointee = CodeTranslation(tag: tag, physical: page.physical, host: page.host)
+    return entry
+  }
+
+  /// Whether the part of a block that is on a second page is still what is there.
+  private func isCurrent(_ block: UnsafeMutablePointer<Block>, _ linear: UInt64) throws(Fault) -> Bool {
+    if block.pointee.secondPage == Block.noPage { return true }
+    let second = try codePage(wrap((linear | 0xFFF) &+ 1))
+    return second.pointee.physical == block.pointee.secondPage && secondPageIsEqual(block)
+  }
+
+  private func secondPageIsEqual(_ block: UnsafeMutablePointer<Block>) -> Bool {
+    guard let host = context.pointee.map.host(block.pointee.secondPage) else { return false }
+    return soft_equal(block.pointee.code + block.pointee.length, host, block.pointee.tail) != 0
+  }
+
+  /// What a block is decoded from: longer than any.
+  private static var codeSize: Int { Block.maximum * 15 }
+
+  private func build(
+    _ rip: UInt64, _ linear: UInt64, _ physical: UInt64, _ host: UnsafeMutableRawPointer, single: Bool
+  ) throws(Fault) -> UnsafeMutablePointer<Block> {
     let decodeMode: DecodeMode = pointee.mode & 3 == 2 ? .bits64 : pointee.mode & 3 == 1 ? .bits32 : .bits16
     var lowering = Lowering(mode: pointee.mode, rip: rip)
-    var secondPage = Block.noPage
+    var second: CodeTranslation?
     var instruction = Instruction()
     var ended = false
     var count = 0
-    while count < (single ? 1 : Block.maximum), Int(lowering.offset) < available {
+    // A copy: other processors may write the code meanwhile.
+    let code = context.pointee.code
+    let onPage = min(4096 - Int(linear & 0xFFF), Self.codeSize)
+    var available = onPage
+    code.copyMemory(from: host, byteCount: onPage)
+    while count < (single ? 1 : Block.maximum), Int(lowering.offset) < onPage {
       let offset = Int(lowering.offset)
-      let bytes = UnsafeRawBufferPointer(start: host + offset, count: min(15, available - offset))
-      var status = context.pointee.decoder.decode(bytes, mode: decodeMode, into: &instruction)
-      if status == .needsMoreBytes {
+      var status = context.pointee.decoder.decode(
+        UnsafeRawBufferPointer(start: code + offset, count: min(15, available - offset)), mode: decodeMode,
+        into: &instruction)
+      if status == .needsMoreBytes, available == onPage {
         // It reaches into the next page: a block of its own.
         guard count == 0 else { break }
-        (status, secondPage) = try decodeAcrossPages(bytes, (linear | 0xFFF) &+ 1, decodeMode, &instruction)
+        let next = try codePage(wrap((linear | 0xFFF) &+ 1)).pointee
+        guard let more = next.host else { throw .undefined }
+        second = next
+        (code + onPage).copyMemory(from: more, byteCount: 15)
+        available += 15
+        status = context.pointee.decoder.decode(
+          UnsafeRawBufferPointer(start: code + offset, count: 15), mode: decodeMode, into: &instruction)
       }
-      switch status {
-      case .instruction: ended = lowering.add(instruction)
-      default:
+      if status == .instruction {
+        ended = lowering.add(instruction)
+      } else {
         lowering.addFault(status == .undefined ? .undefined : .protection)
         ended = true
       }
       count += 1
-      if ended || secondPage != Block.noPage { break }
+      if ended || second != nil { break }
     }
     if !ended { lowering.finish() }
-    let block = lowering.makeBlock(physical: page.physical, secondPage: secondPage)
-    if !single {
-      markCode(page.physical, min(max(Int(lowering.offset), 1), available))
-      if secondPage != Block.noPage { markCode(secondPage, 15) }
-      context.pointee.blocks.insert(block)
-    }
-    return block
-  }
-
-  private func decodeAcrossPages(
-    _ head: UnsafeRawBufferPointer, _ next: UInt64, _ mode: DecodeMode, _ instruction: inout Instruction
-  ) throws(Fault) -> (DecodeStatus, UInt64) {
-    let second = try self.page(wrap(next), .execute)
-    guard let host = second.host else { throw .undefined }
-    var buffer = InlineArray<15, UInt8>(repeating: 0)
-    for index in 0..<15 {
-      buffer[index] = index < head.count ? head[index] : host.load(fromByteOffset: index - head.count, as: UInt8.self)
-    }
-    let status = withUnsafeBytes(of: &buffer) {
-      context.pointee.decoder.decode($0, mode: mode, into: &instruction)
-    }
-    return (status, second.physical)
+    let decoded = min(max(Int(lowering.offset), 1), available)
+    return lowering.makeBlock(
+      physical: physical, secondPage: second?.physical ?? Block.noPage, code: code,
+      length: second == nil ? decoded : onPage, tail: second == nil ? 0 : 15)
   }
 
   /// Writes to these bytes must be noticed from now on.
-  private func markCode(_ physical: UInt64, _ count: Int) {
-    guard let lines = context.pointee.map.codeLines(physical) else { return }
-    if lines.pointee == 0 { TLB.flush(self) }
+  private func watch(_ physical: UInt64, _ count: Int) {
+    guard let page = context.pointee.map.codePage(physical) else { return }
     let first = physical >> 6 & 63
     let last = min(63, (physical & 4095 &+ UInt64(count &- 1)) >> 6)
-    lines.pointee |= ((2 << (last &- first)) &- 1) << first
+    _ = soft_or_64(&page.pointee.holders, context.pointee.bit)
+    _ = soft_or_64(&page.pointee.lines, ((2 << (last &- first)) &- 1) << first)
+    if let peers = context.pointee.peers { return peers.stopWriters(page, self) }
+    if soft_exchange_64(&page.pointee.writers, 0) != 0 { TLB.flush(self) }
   }
 }
 
@@ -98,7 +132,9 @@ extension Lowering {
     }
   }
 
-  func makeBlock(physical: UInt64, secondPage: UInt64) -> UnsafeMutablePointer<Block> {
+  func makeBlock(
+    physical: UInt64, secondPage: UInt64, code: UnsafeMutableRawPointer, length: Int, tail: Int
+  ) -> UnsafeMutablePointer<Block> {
     let operations = UnsafeMutablePointer<soft_op>.allocate(capacity: self.operations.count)
     for (index, op) in self.operations.enumerated() { (operations + index).initialize(to: op) }
     var instructions: UnsafeMutablePointer<Instruction>?
@@ -112,11 +148,14 @@ extension Lowering {
       }
       instructions = copies
     }
+    let copy = UnsafeMutableRawPointer.allocate(byteCount: length + tail, alignment: 8)
+    copy.copyMemory(from: code, byteCount: length + tail)
     let block = UnsafeMutablePointer<Block>.allocate(capacity: 1)
     block.initialize(
       to: Block(
         rip: rip, physical: physical, secondPage: secondPage, mode: mode, operations: operations,
-        operationCount: self.operations.count, instructions: instructions))
+        operationCount: self.operations.count, instructions: instructions, code: copy,
+        length: length, tail: tail))
     operations[0].aux = UInt64(UInt(bitPattern: block))
     return block
   }

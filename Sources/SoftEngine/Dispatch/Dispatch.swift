@@ -35,12 +35,31 @@ func interpret(_ state: State, from op: MicroOp) {
   state.pointee.leave = LeaveReason.dispatch
 }
 
-/// Where blocks were found last, by RIP.
+/// Where blocks were found last, by RIP: a group of entries for each page.
 enum JumpCache {
-  static let count = 4096
+  static let count = 8192
+  private static let perPage: UInt64 = 128
+  private static let pages: UInt64 = 64
 
   @inline(__always)
-  static func index(_ rip: UInt64) -> UInt64 { (rip ^ rip >> 12) & UInt64(count &- 1) }
+  static func index(_ rip: UInt64) -> UInt64 { group(rip) | (rip ^ rip &>> 7) & (perPage &- 1) }
+
+  @inline(__always)
+  private static func group(_ rip: UInt64) -> UInt64 { (rip &>> 12 ^ rip &>> 18) & (pages &- 1) &* perPage }
+
+  /// Forgets the blocks of a page, and those of the page before that may reach into it.
+  static func flush(_ state: State, page linear: UInt64) {
+    // Without a CS base, which is what paged code has, RIP is linear.
+    guard state.pointee.is64BitCode || state.segment(SegmentRegister.cs).pointee.linear_base == 0 else {
+      return TLB.flushJumps(state)
+    }
+    for rip in [linear, linear &- 4096] {
+      for set in 0..<2 {
+        (state.context.pointee.jumps + (set * count + Int(truncatingIfNeeded: group(rip))))
+          .update(repeating: soft_jump(tag: 0, target: nil), count: Int(perPage))
+      }
+    }
+  }
 }
 
 /// Enters a block: its first operation.

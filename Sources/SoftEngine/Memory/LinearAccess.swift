@@ -26,20 +26,28 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
     let offset = linear & PhysicalMap.pageMask
     var page = Page(physical: result.physical & ~PhysicalMap.pageMask | offset, host: nil)
     guard let region = context.pointee.map.region(page.physical) else { return page }
-    let host = region.host + Int(page.physical &- region.start)
-    let hasCode = region.code[Int((page.physical &- region.start) >> 12)] != 0
-    if access == .write, region.readOnly { return page }
+    let host = region.pointee.host + Int(truncatingIfNeeded: page.physical &- region.pointee.start)
+    if access == .write, region.pointee.readOnly { return page }
     page.host = host
     // Entries of the set in use are made by accesses with the rights it stands for.
     if access != .execute, (pointee.cpl == 3) == isUser {
       let entry = TLB.entry(self, linear)
       let tag = linear & ~0xFFF | pointee.tlb_generation
       entry.pointee.read_tag = tag
-      entry.pointee.write_tag = result.permitsWrites && !region.readOnly && !hasCode ? tag : 0
+      let mayWrite = result.permitsWrites && !region.pointee.readOnly
+      entry.pointee.write_tag = mayWrite && !hasCode(region.pointee.page(page.physical)) ? tag : 0
       entry.pointee.addend = Int64(Int(bitPattern: host) &- Int(truncatingIfNeeded: linear))
       entry.pointee.physical = page.physical & ~0xFFF
     }
     return page
+  }
+
+  /// Whether writes to the page must be noticed. If not, whoever makes code of it has the TLB flushed.
+  private func hasCode(_ page: UnsafeMutablePointer<soft_code_page>) -> Bool {
+    let bit = context.pointee.bit
+    // Announced before the lines are looked at: one of both processors sees the other.
+    if soft_load_64(&page.pointee.writers) & bit == 0 { _ = soft_or_64(&page.pointee.writers, bit) }
+    return soft_load_64(&page.pointee.lines) != 0
   }
 
   private func checkCanonical(_ linear: UInt64, _ width: Int, _ segment: Int) throws(Fault) {
@@ -117,7 +125,7 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
 
   private func store(_ page: Page, _ value: UInt64, _ width: Int) throws(Fault) {
     guard let host = page.host else { return try deviceWrite(page.physical, value, width) }
-    context.pointee.blocks.willWrite(self, page.physical, width)
+    defer { context.pointee.blocks.didWrite(self, page.physical, width) }
     switch width {
     case 1: host.storeBytes(of: UInt8(truncatingIfNeeded: value), as: UInt8.self)
     case 2: host.storeBytes(of: UInt16(truncatingIfNeeded: value), as: UInt16.self)

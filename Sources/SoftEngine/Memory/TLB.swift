@@ -43,6 +43,7 @@ enum TLB {
   static func clear(_ state: State) {
     state.context.pointee.tlb.update(
       repeating: soft_tlb_entry(read_tag: 0, write_tag: 0, addend: 0, physical: 0), count: count * sets)
+    CodeTLB.clear(state)
   }
 
   /// A translation of a page larger than 4 KiB, which any of its addresses invalidates, stands in the TLB.
@@ -60,7 +61,8 @@ enum TLB {
       entry.pointee.read_tag = 0
       entry.pointee.write_tag = 0
     }
-    flushJumps(state)
+    CodeTLB.flush(state, page: linear)
+    JumpCache.flush(state, page: linear)
   }
 
   /// Forgets where blocks were found by RIP.

@@ -83,10 +83,10 @@ enum CR4 {
   static let umip: UInt64 = 1 << 11
   static let fsgsbase: UInt64 = 1 << 16
   static let pcide: UInt64 = 1 << 17
+  static let osxsave: UInt64 = 1 << 18
   static let smep: UInt64 = 1 << 20
   static let smap: UInt64 = 1 << 21
   static let pce: UInt64 = 1 << 8
-  static let osxsave: UInt64 = 1 << 18
 
   /// What can be set: a bit is reserved where its feature is missing.
   static func permitted(by model: CPUModel) -> UInt64 {

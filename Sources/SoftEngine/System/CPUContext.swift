@@ -7,6 +7,7 @@ struct CPUContext {
   var map = PhysicalMap()
   var blocks = BlockCache()
   let tlb: UnsafeMutablePointer<soft_tlb_entry>
+  let codeTLB: UnsafeMutablePointer<CodeTranslation>
   let jumps: UnsafeMutablePointer<soft_jump>
   let decoder: Decoder
   /// The direct branch that left to be linked.
@@ -15,10 +16,16 @@ struct CPUContext {
   var resumption: MicroOp?
   /// The interrupt controllers, and this processor's number there; nil in tests without.
   var controllers: InterruptControllers?
+  /// Where code is copied to be decoded; what it needs at most, with a second page's part.
+  let code = UnsafeMutableRawPointer.allocate(byteCount: Block.maximum * 15 + 15, alignment: 16)
   /// What devices read and write.
   let transfer = UnsafeMutableRawPointer.allocate(byteCount: Self.transferSize, alignment: 16)
   static let transferSize = 4096
   let index: Int
+  /// The other processors of the machine; nil: there are none.
+  var peers: Peers?
+  /// Stands for this processor in `soft_code_page`.
+  var bit: UInt64 { 1 << UInt64(index & 63) }
   let model: CPUModel
   let identity: ProcessorIdentity
   /// What of CR4 can be set.
@@ -37,6 +44,8 @@ struct CPUContext {
     tlb = .allocate(capacity: TLB.count * TLB.sets)
     tlb.initialize(
       repeating: soft_tlb_entry(read_tag: 0, write_tag: 0, addend: 0, physical: 0), count: TLB.count * TLB.sets)
+    codeTLB = .allocate(capacity: CodeTLB.count * 2)
+    codeTLB.initialize(repeating: .none, count: CodeTLB.count * 2)
     jumps = .allocate(capacity: JumpCache.count * 2)
     jumps.initialize(repeating: soft_jump(tag: 0, target: nil), count: JumpCache.count * 2)
     decoder = Decoder(features: model.instructions)

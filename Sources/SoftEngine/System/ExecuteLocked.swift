@@ -12,7 +12,7 @@ extension Executor {
     state.pointee.device_next = 0
     let page = try state.page(linear, .write)
     guard let host = page.host else { return try plainly(linear, size, change) }
-    state.context.pointee.blocks.willWrite(state, page.physical, size)
+    defer { state.context.pointee.blocks.didWrite(state, page.physical, size) }
     switch size {
     case 1:
       return UInt64(
@@ -133,7 +133,7 @@ extension Executor {
       state.pointee.device_next = 0
       let page = try state.page(linear, .write)
       guard let host = page.host else { throw .protection }
-      state.context.pointee.blocks.willWrite(state, page.physical, 16)
+      defer { state.context.pointee.blocks.didWrite(state, page.physical, 16) }
       var (low, high) = (general(General.rax), general(General.rdx))
       equal =
         soft_compare_exchange_128(host, &low, &high, general(General.rbx), general(General.rcx)) != 0

@@ -52,7 +52,7 @@ struct ParavirtualClock {
 extension PhysicalMap {
   /// Stores the low `width` bytes (4 or 8) at a physical address; nothing where there is no writable memory.
   mutating func store(_ value: UInt64, at address: UInt64, width: Int) {
-    guard address & 4095 <= UInt64(4096 &- width), let region = region(address), !region.readOnly,
+    guard address & 4095 <= UInt64(4096 &- width), let region = region(address), !region.pointee.readOnly,
       let host = host(address)
     else { return }
     if width == 4 {

@@ -1,0 +1,49 @@
+import CSoftCPU
+import LinuxSystem
+import Synchronization
+
+/// The processors of a machine, as they and its interrupt controllers find each other.
+final class Peers: Sendable {
+  private struct Entry { weak var cpu: SoftVCPU? }
+  private let entries = Mutex<[Int: Entry]>([:])
+  /// Processors that wait in `stopWriters`.
+  private let waiting = Atomic<Int>(0)
+
+  func add(_ index: Int, _ cpu: SoftVCPU) { entries.withLock { $0[index] = Entry(cpu: cpu) } }
+
+  func attend(_ index: Int, _ bits: UInt32) { entries.withLock { $0[index]?.cpu }?.attend(bits) }
+
+  /// Those that stand for bits of `mask`.
+  private func processors(_ mask: UInt64) -> [SoftVCPU] {
+    entries.withLock { entries in
+      entries.compactMap { index, entry in mask >> UInt64(index & 63) & 1 != 0 ? entry.cpu : nil }
+    }
+  }
+
+  /// The page has been written: processors of `mask` drop the blocks they made of it.
+  func codeChanged(_ physical: UInt64, on mask: UInt64) { for cpu in processors(mask) { cpu.dropCode(physical) } }
+
+  /// Returns when no processor can write the page without being noticed; its `lines` are set. `state` is the caller's.
+  func stopWriters(_ page: UnsafeMutablePointer<soft_code_page>, _ state: State) {
+    // While another waits for the page's writers they are no longer listed.
+    if soft_load_64(&page.pointee.writers) == 0, waiting.load(ordering: .sequentiallyConsistent) == 0 { return }
+    waiting.add(1, ordering: .sequentiallyConsistent)
+    let own = state.context.pointee.bit
+    let writers = soft_exchange_64(&page.pointee.writers, 0)
+    if writers & own != 0 { TLB.flush(state) }
+    let requests = processors(writers & ~own).map { ($0, $0.requestFlush()) }
+    for (cpu, request) in requests {
+      while !cpu.hasFlushed(request) { giveWay(state) }
+    }
+    waiting.subtract(1, ordering: .sequentiallyConsistent)
+    while waiting.load(ordering: .sequentiallyConsistent) != 0 { giveWay(state) }
+  }
+
+  /// Another processor may be waiting for this one.
+  private func giveWay(_ state: State) {
+    if soft_attention(state) & Attention.flush != 0 {
+      entries.withLock { $0[state.context.pointee.index]?.cpu }?.serveFlush()
+    }
+    yieldProcessor()
+  }
+}
