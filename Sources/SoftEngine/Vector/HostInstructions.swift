@@ -4,7 +4,7 @@ import X86
 /// Features whose instructions the host's instructions of the same name execute. What every x86-64 host has is not here.
 enum HostInstructions {
   private static let needed: [(feature: CPUFeature, leaf: UInt32, register: Int, bit: UInt32)] = [
-    (.sse3, 1, 2, 0), (.pclmulqdq, 1, 2, 1), (.ssse3, 1, 2, 9), (.sse4_1, 1, 2, 19), (.sse4_2, 1, 2, 20),
+    (.sse3, 1, 2, 0), (.pclmulqdq, 1, 2, 1), (.ssse3, 1, 2, 9), (.sse41, 1, 2, 19), (.sse42, 1, 2, 20),
     (.aes, 1, 2, 25), (.sha, 7, 1, 29),
   ]
 

@@ -82,7 +82,6 @@ func loadVector<Form: AddressForm, Width: VectorWidth>(
     state.pointee.linear = linear
     return tail(state, op, slow)
   }
-  let host = TLB.host(entry, linear)
   Width.load(vectorRegister(state, op.pointee.dst), from: host)
   return next(state, op)
 }
@@ -100,7 +99,6 @@ func storeVector<Form: AddressForm, Width: VectorWidth>(
     state.pointee.linear = linear
     return tail(state, op, slow)
   }
-  let host = TLB.host(entry, linear)
   Width.store(vectorRegister(state, op.pointee.src), to: host)
   return next(state, op)
 }
