@@ -56,6 +56,13 @@ public struct CPUModel: Sendable, Equatable {
     }
   }
 
+  /// The model without the features that need any of these instructions.
+  public func without(_ instructions: InstructionAttributes) -> CPUModel {
+    var model = self
+    for row in CPUFeature.table where !row.instructions.isDisjoint(with: instructions) { model.remove(row.feature) }
+    return model
+  }
+
   public func has(_ feature: CPUFeature) -> Bool { features.contains(feature) }
 
   /// What the decoder lets through.

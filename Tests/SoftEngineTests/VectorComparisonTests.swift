@@ -13,7 +13,7 @@ extension NativeComparisonTests {
     let seed = UInt64.random(in: 0...UInt64.max)
     let bench = try VectorBench()
     var random = SplitMix(state: seed)
-    let rows = RandomVectorInstruction.rows(features: ImplementedFeatures.all)
+    let rows = RandomVectorInstruction.rows(features: CPUModel.max.without(HostInstructions.missing).instructions)
     #expect(rows.count > 500)
     let count = isLongRun ? 3_000_000 : 15_000
     for number in 0..<count {
@@ -49,7 +49,7 @@ final class VectorBench {
     guest = .allocate(byteCount: Int(Self.memorySize), alignment: 4096)
     guestCode = .allocate(byteCount: Int(Self.codeSize), alignment: 4096)
     guest.initializeMemory(as: UInt8.self, repeating: 0, count: Int(Self.memorySize))
-    cpu = SoftVCPU(index: 0, machine: nil, controllers: nil)
+    cpu = SoftVCPU(index: 0, controllers: nil)
     place = Int(Self.codeSize)
   }
 
@@ -61,10 +61,11 @@ final class VectorBench {
 
   private func nextPlace() -> Int {
     if place + 32 > Int(Self.codeSize) {
-      cpu.setMap([
-        HostMapping(guestAddress: Self.memory, size: Self.memorySize, host: guest, readOnly: false),
-        HostMapping(guestAddress: Self.code, size: Self.codeSize, host: guestCode, readOnly: false),
-      ])
+      cpu.show(
+        [
+          HostMapping(guestAddress: Self.memory, size: Self.memorySize, host: guest, readOnly: false),
+          HostMapping(guestAddress: Self.code, size: Self.codeSize, host: guestCode, readOnly: false),
+        ].compactMap(MappedMemory.init))
       place = 0
     }
     defer { place += 32 }

@@ -39,6 +39,7 @@ struct CPUContext {
 
   init(index: Int, count: Int, model: CPUModel, clock: @escaping @Sendable () -> UInt64) {
     self.index = index
+    let model = model.without(HostInstructions.missing)
     self.model = model
     self.clock = clock
     identity = ProcessorIdentity(model, index: index, count: count, tscFrequency: SoftMachine.tscFrequency)
