@@ -56,10 +56,10 @@ public struct CPUModel: Sendable, Equatable {
     }
   }
 
-  /// The model without the features that need any of these instructions.
-  public func without(_ instructions: InstructionAttributes) -> CPUModel {
+  /// The model without some features and those that need them.
+  public func removing(_ features: [CPUFeature]) -> CPUModel {
     var model = self
-    for row in CPUFeature.table where !row.instructions.isDisjoint(with: instructions) { model.remove(row.feature) }
+    for feature in features { model.remove(feature) }
     return model
   }
 

@@ -33,13 +33,15 @@ struct CPUContext {
   let permittedCR4: UInt64
   /// Pages of 1 GiB exist.
   let hasHugePages: Bool
+  /// Where to write what happens; nil: nowhere.
+  var trace: Trace?
   /// What the time-stamp counter counts.
   let clock: @Sendable () -> UInt64
   var msr = ModelSpecificState()
 
   init(index: Int, count: Int, model: CPUModel, clock: @escaping @Sendable () -> UInt64) {
     self.index = index
-    let model = model.without(HostInstructions.missing)
+    let model = model.removing(HostInstructions.missing)
     self.model = model
     self.clock = clock
     identity = ProcessorIdentity(model, index: index, count: count, tscFrequency: SoftMachine.tscFrequency)
