@@ -12,9 +12,13 @@ func layer(_ name: String, _ dependencies: [Target.Dependency], resources: [Reso
 
 /// A layer that interprets code: handlers are chained by tail calls, which only optimised builds have.
 func engine(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
-  .target(name: name, dependencies: dependencies, swiftSettings: strict + [.unsafeFlags([
-      "-O", "-wmo", "-num-threads", "2", "-disable-batch-mode", "-Xcc", "-momit-leaf-frame-pointer"
-    ])])
+  .target(
+    name: name, dependencies: dependencies,
+    swiftSettings: strict + [
+      .unsafeFlags([
+        "-O", "-wmo", "-num-threads", "2", "-disable-batch-mode", "-Xcc", "-momit-leaf-frame-pointer",
+      ])
+    ])
 }
 
 func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
@@ -48,7 +52,7 @@ let package = Package(
     engine("X86", []),
 
     // What implements them. Engines never see devices; devices never see engines.
-    layer("Devices", ["DeviceKit"]),
+    layer("Devices", ["DeviceKit", "MachineModel", "GuestMemory", "Buses", "Backends"]),
     layer("KVMEngine", ["Engines", "CKVM", "LinuxSystem"]),
     engine("SoftEngine", ["Engines", "X86", "CSoftCPU", "LinuxSystem"]),
     layer(
@@ -56,34 +60,48 @@ let package = Package(
       resources: [.embedInCode("Policies/device.policy"), .embedInCode("Policies/vcpu.policy")]),
 
     // What joins them.
-    layer("Boards", ["DeviceKit", "Devices"]),
+    layer("Boards", ["DeviceKit", "Devices", "MachineModel"]),
     layer("Options", ["MachineModel", "X86", "DeviceKit", "LinuxSystem", argumentParser]),
-    layer("Processes", ["Boards", "Engines", "KVMEngine", "SoftEngine", "Sandbox", "LinuxSystem", logging]),
+    layer(
+      "Processes",
+      [
+        "Boards", "Engines", "KVMEngine", "SoftEngine", "Sandbox", "LinuxSystem", "MachineModel", "DeviceKit",
+        "Devices",
+        "GuestMemory", "Buses", "Backends", logging,
+      ]),
     .executableTarget(
-      name: "vmrun", dependencies: ["Options", "Processes", "Boards", "Devices", "Sandbox"], swiftSettings: strict),
+      name: "vmrun",
+      dependencies: ["Options", "Processes", "Boards", "Devices", "Sandbox", "LinuxSystem", "MachineModel"],
+      swiftSettings: strict),
 
-    layer("TestKit", ["DeviceKit", "LinuxSystem"]),
+    layer("TestKit", ["DeviceKit", "LinuxSystem", "GuestMemory", "Buses", "Backends"]),
     tests("GuestMemoryTests", ["GuestMemory"]),
     tests("X86Tests", ["X86"]),
-    tests("BusesTests", ["Buses", "TestKit"]),
-    tests("BackendsTests", ["Backends", "TestKit"]),
-    tests("DevicesTests", ["Devices", "TestKit"]),
-    tests("BoardsTests", ["Boards", "Devices", "TestKit"]),
-    tests("OptionsTests", ["Options", "Devices", "TestKit"]),
+    tests("BusesTests", ["Buses", "DeviceKit", "TestKit"]),
+    tests("BackendsTests", ["Backends", "LinuxSystem", "MachineModel", "TestKit"]),
+    tests("DevicesTests", ["Devices", "DeviceKit", "MachineModel", "Buses", "Backends", "TestKit"]),
+    tests(
+      "BoardsTests",
+      [
+        "Boards", "Devices", "DeviceKit", "MachineModel", "GuestMemory", "Buses", "Backends", "LinuxSystem", "TestKit",
+      ]),
+    tests("OptionsTests", ["Options", "Devices", "DeviceKit", "MachineModel", "TestKit"]),
     .target(name: "CSandboxProbe", path: "Tests/CSandboxProbe"),
     .executableTarget(
-      name: "sandbox-probe", dependencies: ["Sandbox", "CSandboxProbe", "CSeccomp"], path: "Tests/SandboxProbe",
-      swiftSettings: strict),
-    tests("SandboxTests", ["Sandbox", "TestKit", "sandbox-probe"]),
-    tests("KVMEngineTests", ["KVMEngine", "CKVM", "TestKit"]),
-    tests("ProcessesTests", ["Processes", "TestKit"]),
-    tests("MachineTests", ["TestKit", "vmrun"]),
+      name: "sandbox-probe", dependencies: ["Sandbox", "LinuxSystem", "CSandboxProbe", "CSeccomp"],
+      path: "Tests/SandboxProbe", swiftSettings: strict),
+    tests("SandboxTests", ["Sandbox", "LinuxSystem", "TestKit", "sandbox-probe"]),
+    tests("KVMEngineTests", ["KVMEngine", "Engines", "LinuxSystem", "CKVM", "TestKit"]),
+    tests(
+      "ProcessesTests",
+      ["Processes", "Engines", "Sandbox", "DeviceKit", "MachineModel", "Backends", "LinuxSystem", "TestKit"]),
+    tests("MachineTests", ["TestKit", "LinuxSystem", "vmrun"]),
     // What `make bench` runs.
     .executableTarget(
       name: "vmrun-bench", dependencies: ["KVMEngine", "Engines", "LinuxSystem"], path: "Tests/Bench",
       swiftSettings: strict),
     .target(name: "CNativeRun", path: "Tests/CNativeRun"),
-    tests("SoftEngineTests", ["SoftEngine", "CNativeRun", "TestKit"]),
+    tests("SoftEngineTests", ["SoftEngine", "CSoftCPU", "Engines", "X86", "CNativeRun", "TestKit"]),
   ],
   swiftLanguageModes: [.v6]
 )

@@ -171,13 +171,15 @@ public struct MachineSpec: Sendable, Codable, Equatable {
   public var sandbox: SandboxLevel
   /// Host file that is given the text screen when the run ends.
   public var screenText: String?
+  /// What the software engine writes for debugging; KVM cannot.
+  public var trace: TraceSpec?
 
   public init(
     mode: Mode = .hvm, accelerator: Accelerator = .auto, cpus: Int = 1, cpu: CPUModel = .max,
     memory: UInt64 = 512 << 20,
     firmware: String = MachineSpec.defaultFirmware, bootOrder: [BootMedium] = [.disk, .cdrom], blocks: [BlockSpec] = [],
     characters: [CharacterSpec] = [], devices: [DeviceSpec] = [], reboot: Bool = true, timeout: UInt64? = nil,
-    sandbox: SandboxLevel = .on, screenText: String? = nil
+    sandbox: SandboxLevel = .on, screenText: String? = nil, trace: TraceSpec? = nil
   ) {
     self.mode = mode
     self.accelerator = accelerator
@@ -193,6 +195,7 @@ public struct MachineSpec: Sendable, Codable, Equatable {
     self.timeout = timeout
     self.sandbox = sandbox
     self.screenText = screenText
+    self.trace = trace
   }
 
   /// Where Debian's seabios package puts the 256 KiB BIOS.

@@ -96,6 +96,13 @@ struct RunOptions: ParsableArguments {
   @Option(help: ArgumentHelp("How much vmrun reports on standard error.", valueName: "level"))
   var logLevel: LogLevel = .notice
 
+  @Option(
+    help: ArgumentHelp(
+      "With --accel soft, write instructions (in), interrupts (int), exceptions (exc) and I/O (io) to standard error"
+        + " or to a file.",
+      valueName: "event[,event...][,file=path]"))
+  var trace: String?
+
   /// How `make man` writes vmrun-devices(7).
   @Flag(help: .private)
   var generateDevicesMan = false

@@ -1,6 +1,7 @@
 import ArgumentParser
 import DeviceKit
 import MachineModel
+
 import struct X86.CPUModel
 
 /// A command line that cannot be run: the flag, what is wrong with it and what to write instead, in one line.
@@ -52,7 +53,7 @@ public struct VMRunCommand: ParsableCommand {
       mode: machine.mode, accelerator: machine.accel, cpus: try cpus(), cpu: try cpu(),
       memory: try memory(),
       blocks: try blocks(), characters: try characters(), reboot: !run.noReboot, timeout: try timeout(),
-      sandbox: run.sandbox, screenText: try path("--screen-text", console.screenText))
+      sandbox: run.sandbox, screenText: try path("--screen-text", console.screenText), trace: try trace())
     if let firmware = try path("--firmware", disks.firmware) { spec.firmware = firmware }
     if let order = disks.boot { spec.bootOrder = try bootOrder(order) }
     spec.devices = try devices(registry, spec)
@@ -92,6 +93,25 @@ public struct VMRunCommand: ParsableCommand {
       throw UsageError("--timeout", text, "must be more than 0 and less than 292 years")
     }
     return nanoseconds
+  }
+
+  private func trace() throws(UsageError) -> TraceSpec? {
+    guard let text = run.trace else { return nil }
+    let list = KeyValueList(text)
+    var events: [TraceEvent] = []
+    var file: String?
+    for (key, value) in [(list.head, nil)] + list.items.map({ ($0.key, $0.value) }) {
+      if key == "file", let value, file == nil {
+        file = try path("--trace file", value)
+      } else if value == nil, let event = TraceEvent(rawValue: key), !events.contains(event) {
+        events.append(event)
+      } else {
+        let known = TraceEvent.allCases.map(\.rawValue).joined(separator: ", ")
+        throw UsageError("--trace", text, "write \(known), each once, with commas, and file=PATH for a file")
+      }
+    }
+    guard machine.accel != .kvm else { throw UsageError("--trace", text, "needs --accel soft; KVM cannot") }
+    return TraceSpec(events: events, path: file)
   }
 
   private func bootOrder(_ text: String) throws(UsageError) -> [BootMedium] {

@@ -18,19 +18,22 @@ public final class SoftMachine: VirtualMachine {
   let clock: @Sendable () -> UInt64
   private let vcpus: Int
   private let model: CPUModel
+  private let trace: Trace?
 
   /// The guest's time-stamp counter counts nanoseconds of guest time, whatever the host's does: it is monotonic across
   /// processors and agrees with the clocks of all devices.
   public static let tscFrequency: UInt64 = 1_000_000_000
 
   /// A machine of up to `vcpus` processors of a model, whose time starts now.
-  public convenience init(vcpus: Int, model: CPUModel = .max) throws(EngineFailure) {
+  public convenience init(vcpus: Int, model: CPUModel = .max, trace: Trace? = nil) throws(EngineFailure) {
     let start = monotonicNanoseconds()
-    try self.init(vcpus: vcpus, model: model) { monotonicNanoseconds() &- start }
+    try self.init(vcpus: vcpus, model: model, trace: trace) { monotonicNanoseconds() &- start }
   }
 
   /// `clock` is guest time in nanoseconds, never set back.
-  init(vcpus: Int, model: CPUModel, clock: @escaping @Sendable () -> UInt64) throws(EngineFailure) {
+  init(
+    vcpus: Int, model: CPUModel, trace: Trace?, clock: @escaping @Sendable () -> UInt64
+  ) throws(EngineFailure) {
     let cpus = Peers()
     let events: EventThread
     do throws(SystemError) { events = try EventThread() } catch { throw EngineFailure(reason: "\(error)") }
@@ -45,6 +48,7 @@ public final class SoftMachine: VirtualMachine {
     self.clock = clock
     self.vcpus = vcpus
     self.model = model
+    self.trace = trace
   }
 
   deinit { events.stop() }
@@ -86,7 +90,7 @@ public final class SoftMachine: VirtualMachine {
 
   public func makeVCPU(_ index: Int) throws(EngineFailure) -> SoftVCPU {
     let cpu = SoftVCPU(
-      index: index, count: vcpus, controllers: controllers, doorbells: doorbells, model: model,
+      index: index, count: vcpus, controllers: controllers, doorbells: doorbells, model: model, trace: trace,
       peers: vcpus > 1 ? cpus : nil)
     shared.withLock { shared in
       cpu.show(Array(shared.slots.values))

@@ -16,6 +16,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   private var single: UnsafeMutablePointer<Block>?
   /// RFLAGS.TF was set as the single instruction began.
   private var steps = false
+  private let tracesInstructions: Bool
 
   // What other threads ask for; `attend` tells of it.
   /// False: the vCPU executes nothing, and will look at `attention` before it does.
@@ -27,7 +28,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
 
   init(
     index: Int, count: Int = 1, controllers: InterruptControllers?, doorbells: Doorbells? = nil,
-    model: CPUModel = .max, peers: Peers? = nil
+    model: CPUModel = .max, trace: Trace? = nil, peers: Peers? = nil
   ) {
     state = .allocate(capacity: 1)
     UnsafeMutableRawPointer(state).initializeMemory(as: UInt8.self, repeating: 0, count: MemoryLayout<soft_cpu>.size)
@@ -35,6 +36,8 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     context.initialize(
       to: CPUContext(index: index, count: count, model: model, clock: controllers?.clock ?? monotonicNanoseconds))
     context.pointee.controllers = controllers
+    context.pointee.trace = trace
+    tracesInstructions = trace?.events.contains(.instructions) == true
     context.pointee.peers = peers
     state.pointee.owner = UnsafeMutableRawPointer(context)
     state.pointee.tlb = context.pointee.tlb
@@ -181,7 +184,8 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     context.pointee.link = nil
     let steps = state.pointee.system_flags & RFLAGS.tf != 0
     let resumes = state.pointee.system_flags & RFLAGS.rf != 0
-    let isSingle = state.pointee.shadow != 0 || steps || state.needsSingleSteps
+    let isSingle = state.pointee.shadow != 0 || steps || state.needsSingleSteps || tracesInstructions
+    if tracesInstructions { context.pointee.trace?.instruction(state) }
     let isStackShadow = state.pointee.shadow == InterruptShadow.stackSegment
     state.pointee.shadow = 0
     state.pointee.step_suppressed = 0
@@ -247,6 +251,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
       context.pointee.resumption = nil
       context.pointee.link = nil
       state.forgetAnswers()
+      context.pointee.trace?.exception(state)
       return state.deliverException() ? nil : .tripleFault
     case LeaveReason.deviceRead:
       pending = LeaveReason.deviceRead
@@ -282,12 +287,16 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   private func finishAccess(_ reason: UInt32) {
     pending = nil
     var value: UInt64 = 0
-    if reason == LeaveReason.deviceRead || reason == LeaveReason.portIn {
+    let isRead = reason == LeaveReason.deviceRead || reason == LeaveReason.portIn
+    if isRead {
       let width = min(8, Int(state.pointee.device_width))
       for index in 0..<width {
         value |= UInt64(context.pointee.transfer.load(fromByteOffset: index, as: UInt8.self)) << UInt64(8 * index)
       }
     }
+    context.pointee.trace?.access(
+      state, reason, state.pointee.device_address, Int(state.pointee.device_width),
+      isRead ? value : state.pointee.device_data, items: Int(state.pointee.device_items))
     let index = Int(state.pointee.device_done)
     guard index < 64 else { return }
     withUnsafeMutableBytes(of: &state.pointee.device_values) {
@@ -317,11 +326,13 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
       state.pointee.events_waiting = 1
     } else if events.contains(.nmi), state.pointee.nmi_blocked == 0, controllers.takeNMI(of: index) {
       state.pointee.halted = 0
+      context.pointee.trace?.interrupt(state, Vector.nmi)
       state.deliverInterrupt(Vector.nmi)
     } else if events.contains(.interrupt), state.pointee.system_flags & RFLAGS.if != 0,
       let vector = controllers.acknowledgeInterrupt(of: index)
     {
       state.pointee.halted = 0
+      context.pointee.trace?.interrupt(state, vector)
       state.deliverInterrupt(vector)
     }
     // What could not be taken now: whatever lets it through asks for attention.

@@ -2,6 +2,7 @@ import DeviceKit
 import MachineModel
 import Options
 import Testing
+
 import struct X86.CPUModel
 
 @Suite struct GoodCommandLines {
@@ -92,6 +93,10 @@ import struct X86.CPUModel
     Case("--sandbox strict a.img") { $0.sandbox = .strict },
     Case("--sandbox off a.img") { $0.sandbox = .off },
     Case("--screen-text s.txt a.img") { $0.screenText = "s.txt" },
+    Case("--trace io,exc a.img") { $0.trace = TraceSpec(events: [.io, .exceptions]) },
+    Case("--trace in,int,file=t.log a.img") {
+      $0.trace = TraceSpec(events: [.instructions, .interrupts], path: "t.log")
+    },
     Case("-- --a.img") { $0.blocks[0].path = "--a.img" },
   ])
   func describeTheMachine(_ good: Case) {
@@ -127,6 +132,11 @@ import struct X86.CPUModel
       "the value 'loud' is invalid for '--log-level <level>'. Please provide one of the following: "
         + "trace, debug, info, notice, warning, error, critical; see 'vmrun --help'"
     ),
+    (
+      "--trace all a.img",
+      "--trace all: write in, int, exc, io, each once, with commas, and file=PATH for a file"
+    ),
+    ("--accel kvm --trace io a.img", "--trace io: needs --accel soft; KVM cannot"),
     ("-m 5X a.img", "--memory 5X: not a size; write 512M or 2G"),
     ("-m 99999999999999999999G a.img", "--memory 99999999999999999999G: not a size; write 512M or 2G"),
     ("-m 0 a.img", "--memory 0: must be from 1M to 1T and a multiple of 1M"),

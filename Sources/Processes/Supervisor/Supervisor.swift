@@ -33,14 +33,15 @@ public enum Supervisor {
     let temporaryPaths = resources.temporaryPaths
     defer { for path in temporaryPaths { try? removeFile(path) } }
     for notice in resources.notices { log.notice("\(notice)") }
-    switch try EngineChoice(spec.accelerator) {
+    switch try EngineChoice(spec) {
     case .kvm(let host, let notice):
       return try run(spec, registry, log, resources, notice, host) { (host) throws(EngineFailure) in
         try KVMMachine(host, vcpus: spec.cpus)
       }
     case .soft(let notice):
+      let trace = try spec.trace.map(Trace.init)
       return try run(spec, registry, log, resources, notice, ()) { (_) throws(EngineFailure) in
-        try SoftMachine(vcpus: spec.cpus, model: spec.cpu)
+        try SoftMachine(vcpus: spec.cpus, model: spec.cpu, trace: trace)
       }
     }
   }

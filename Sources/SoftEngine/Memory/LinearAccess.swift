@@ -165,33 +165,45 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
 
   /// A device's answer, which may have been given when the operation was executed before.
   func deviceRead(_ physical: UInt64, _ width: Int) throws(Fault) -> UInt64 {
-    if let controllers = context.pointee.controllers {
-      let index = context.pointee.index
-      if let page = controllers.localAPICPage(of: index), physical &- page < 4096 {
-        return controllers.readLocalAPIC(of: index, physical &- page, width: width)
-      }
-      if physical &- InterruptControllers.ioAPICAddress < 4096 {
-        return controllers.readIOAPIC(physical &- InterruptControllers.ioAPICAddress, width: width)
-      }
+    if let value = readController(physical, width) {
+      context.pointee.trace?.access(self, LeaveReason.deviceRead, physical, width, value)
+      return value
     }
     if let value = answer() { return value & (width == 8 ? .max : (1 << UInt64(8 * width)) - 1) }
     throw ask(LeaveReason.deviceRead, physical, 0, width)
   }
 
+  /// A register of the local APIC or the I/O APIC; nil: not one of theirs.
+  private func readController(_ physical: UInt64, _ width: Int) -> UInt64? {
+    guard let controllers = context.pointee.controllers else { return nil }
+    let index = context.pointee.index
+    if let page = controllers.localAPICPage(of: index), physical &- page < 4096 {
+      return controllers.readLocalAPIC(of: index, physical &- page, width: width)
+    }
+    let offset = physical &- InterruptControllers.ioAPICAddress
+    return offset < 4096 ? controllers.readIOAPIC(offset, width: width) : nil
+  }
+
   func deviceWrite(_ physical: UInt64, _ value: UInt64, _ width: Int) throws(Fault) {
-    if let controllers = context.pointee.controllers {
-      let index = context.pointee.index
-      if let page = controllers.localAPICPage(of: index), physical &- page < 4096 {
-        controllers.writeLocalAPIC(of: index, physical &- page, value, width: width)
-        return soft_request_attention(self, Attention.interrupt)
-      }
-      if physical &- InterruptControllers.ioAPICAddress < 4096 {
-        controllers.writeIOAPIC(physical &- InterruptControllers.ioAPICAddress, value, width: width)
-        return soft_request_attention(self, Attention.interrupt)
-      }
+    if writeController(physical, value, width) {
+      context.pointee.trace?.access(self, LeaveReason.deviceWrite, physical, width, value)
+      return soft_request_attention(self, Attention.interrupt)
     }
     if answer() != nil { return }
     throw ask(LeaveReason.deviceWrite, physical, value, width)
+  }
+
+  private func writeController(_ physical: UInt64, _ value: UInt64, _ width: Int) -> Bool {
+    guard let controllers = context.pointee.controllers else { return false }
+    let index = context.pointee.index
+    if let page = controllers.localAPICPage(of: index), physical &- page < 4096 {
+      controllers.writeLocalAPIC(of: index, physical &- page, value, width: width)
+      return true
+    }
+    let offset = physical &- InterruptControllers.ioAPICAddress
+    guard offset < 4096 else { return false }
+    controllers.writeIOAPIC(offset, value, width: width)
+    return true
   }
 
   func answer() -> UInt64? {

@@ -33,6 +33,8 @@ struct CPUContext {
   let permittedCR4: UInt64
   /// Pages of 1 GiB exist.
   let hasHugePages: Bool
+  /// Where to write what happens; nil: nowhere.
+  var trace: Trace?
   /// What the time-stamp counter counts.
   let clock: @Sendable () -> UInt64
   var msr = ModelSpecificState()
