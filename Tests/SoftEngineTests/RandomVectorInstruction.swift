@@ -9,11 +9,14 @@ struct RandomVectorInstruction {
 
   /// The rows to choose from: x87, MMX, SSE and what came with them, but nothing that needs CPL 0.
   static func rows(features: InstructionAttributes) -> [OpcodeRow] {
+    let whole: [Operation] = [
+      .ldmxcsr, .stmxcsr, .movnti, .popcnt, .fxsave, .fxrstor, .xsave, .xsaveopt, .xsavec, .xrstor,
+    ]
     let all =
       OpcodeRow.twoByteMapSIMD + OpcodeRow.map0F38 + OpcodeRow.map0F3A + OpcodeRow.x87Map + OpcodeRow.x87Map
       + OpcodeRow.vexMaps
       + OpcodeRow.twoByteMap.filter {
-        [.ldmxcsr, .stmxcsr, .movnti, .popcnt, .fxsave, .fxrstor].contains($0.operation)
+        whole.contains($0.operation)
       }
     let permitted = features.union([.protected, .prefixIgnorable])
     return all.filter { permitted.isSuperset(of: $0.attributes) }
@@ -28,12 +31,15 @@ struct RandomVectorInstruction {
     let takesSize = operands.contains { $0.hasSuffix("y") || $0.hasSuffix("v") }
     var isWide = tokens.contains("o64") || takesSize && random.next() % 2 == 0
     // REX.W means another instruction to some, and nothing to the rest.
-    if !takesSize, !row.operands.description.contains("d"), row.operation != .fxsave, row.operation != .fxrstor,
+    if !takesSize, !row.operands.description.contains("d"), row.operands.description != "M",
       random.next() % 8 == 0
     {
       isWide = true
     }
     if isWide { rex |= 8 }
+    let isImage = row.operands.description == "M" && row.encoding.description.hasPrefix("NP 0F")
+    // EDX:EAX chooses components; the address is in other registers.
+    if isImage { rex |= 3 }
     tokens.removeAll { $0 == "o64" || $0 == "NP" || $0 == "NFx" || $0 == "mod3" }
     var opcode: [UInt8] = []
     var modRM: UInt8?
@@ -81,6 +87,10 @@ struct RandomVectorInstruction {
       }
     }
     if operands.contains("Ib") { bytes.append(UInt8(truncatingIfNeeded: random.next())) }
+    if isImage {
+      registers[0] = random.next() & 3
+      registers[2] = 0
+    }
     if row.operation == .maskmovq || row.operation == .maskmovdqu {
       registers[7] = memory + 0x8100 + random.next() % 64
     }
@@ -92,7 +102,9 @@ struct RandomVectorInstruction {
     let isAligned =
       row.operands.description.contains("x") || row.operands.description.contains("M,")
       || ["M"].contains(row.operands.description)
-    let target = memory + 0x8100 + (random.next() % 512) & ~(isAligned || random.next() % 2 == 0 ? 15 : 0)
+    let isImage = row.operands.description == "M" && row.encoding.description.hasPrefix("NP 0F")
+    let alignment: UInt64 = isImage ? 63 : isAligned || random.next() % 2 == 0 ? 15 : 0
+    let target = memory + 0x8100 + (random.next() % 512) & ~alignment
     address = target
     let displacement = UInt64(bitPattern: Int64(Int8(truncatingIfNeeded: random.next())))
     var base = UInt8(random.next() & 7)

@@ -180,10 +180,15 @@ final class VectorBench {
     switch instruction.operation {
     case .fldcw, .fldenv, .frstor:
       operand.storeBytes(of: operand.loadUnaligned(as: UInt16.self) | 0x3F, as: UInt16.self)
-    case .fxrstor:
+    case .fxrstor, .xrstor, .xsave, .xsaveopt, .xsavec:
       operand.storeBytes(of: operand.loadUnaligned(as: UInt16.self) | 0x3F, as: UInt16.self)
       let mxcsr = (operand + 24).loadUnaligned(as: UInt32.self) & 0xFFFF | 0x1F80
       (operand + 24).storeBytes(of: mxcsr, as: UInt32.self)
+      if instruction.operation != .fxrstor {
+        let present = (operand + 512).loadUnaligned(as: UInt64.self) & 3
+        (operand + 512).initializeMemory(as: UInt8.self, repeating: 0, count: 64)
+        (operand + 512).storeBytes(of: present, as: UInt64.self)
+      }
     case .ldmxcsr:
       operand.storeBytes(of: operand.loadUnaligned(as: UInt32.self) & 0xFFFF | 0x1F80, as: UInt32.self)
     default: break
@@ -195,7 +200,8 @@ final class VectorBench {
       register(state, Slot.general(UInt8(index)), as: UInt64.self).pointee = test.registers[index]
     }
     state.pointee.cr0 |= CR0.ne
-    state.pointee.cr4 |= CR4.osfxsr | CR4.osxmmexcpt
+    state.pointee.cr4 |= CR4.osfxsr | CR4.osxmmexcpt | CR4.osxsave
+    state.pointee.xcr0 = XCR0.implemented
     withUnsafeBytes(of: host.fx) { fx in
       state.pointee.mxcsr = fx.loadUnaligned(fromByteOffset: 24, as: UInt32.self)
       state.pointee.x87.control = fx.loadUnaligned(fromByteOffset: 0, as: UInt16.self)
@@ -287,7 +293,8 @@ final class VectorBench {
     let hidden: [Range<Int>] =
       switch instruction.operation {
       case .fnstenv, .fnsave: instruction.operandSize == 2 ? [6..<14] : [12..<28]
-      case .fxsave: [6..<24, 28..<32]
+      // The host has a bit more in MXCSR.
+      case .fxsave, .xsave, .xsaveopt, .xsavec: [6..<24, 28..<32]
       default: []
       }
     for range in hidden {

@@ -148,3 +148,28 @@ static inline void soft_extend_32(void *_Nonnull to, const void *_Nonnull from) 
   typedef uint32_t vector __attribute__((vector_size(16)));
   *(vector *)to = (vector){value, 0, 0, 0};
 }
+
+// dst = instruction(dst, memory), for the operations that have a memory operand in one.
+#define SOFT_APPLY(name)                                                                                     \
+  static inline void soft_apply_##name(void *_Nonnull dst, const void *_Nonnull memory) {                    \
+    typedef float vector __attribute__((vector_size(16)));                                                   \
+    vector value = *(vector *)dst;                                                                           \
+    __asm__ volatile(#name " %1, %0" : "+x"(value) : "m"(*(const char(*)[16])memory));                       \
+    *(vector *)dst = value;                                                                                  \
+  }
+SOFT_APPLY(addsd)
+SOFT_APPLY(subsd)
+SOFT_APPLY(mulsd)
+SOFT_APPLY(divsd)
+SOFT_APPLY(addpd)
+SOFT_APPLY(subpd)
+SOFT_APPLY(mulpd)
+SOFT_APPLY(divpd)
+SOFT_APPLY(addss)
+SOFT_APPLY(subss)
+SOFT_APPLY(mulss)
+SOFT_APPLY(divss)
+SOFT_APPLY(addps)
+SOFT_APPLY(subps)
+SOFT_APPLY(mulps)
+SOFT_APPLY(divps)

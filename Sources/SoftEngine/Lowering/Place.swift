@@ -31,8 +31,11 @@ struct Place {
     }
     op.segment = i.segment
     op.aux = offsetMask(i.addressSize)
-    return is64 && i.addressSize == 8 && i.segment < 4
+    return isFlat(i)
   }
+
+  /// Whether the memory operand's address is 64 bits without a segment base.
+  func isFlat(_ i: Instruction) -> Bool { is64 && i.addressSize == 8 && i.segment < 4 }
 
   func offsetMask(_ size: UInt8) -> UInt64 { size == 2 ? 0xFFFF : size == 4 ? 0xFFFF_FFFF : .max }
 

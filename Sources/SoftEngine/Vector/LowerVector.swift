@@ -24,6 +24,7 @@ extension Lowering {
     if usesMMX { return lowerMMX(i) }
     if let ends = lowerVectorMove(i) { return ends }
     if let ends = lowerConversion(i) { return ends }
+    if lowerFused(i) { return false }
     guard let row = VectorTable.shared.find(i, isMMX: false) else { return complex(i) }
     switch row.form {
     case soft_form_extract:
@@ -57,6 +58,19 @@ extension Lowering {
       }
     }
     return false
+  }
+
+  /// An instruction whose operation does its load, too; false: none of these.
+  private mutating func lowerFused(_ i: Instruction) -> Bool {
+    let place = place
+    guard !checksVectors, i.operands[1].kind == .memory, place.isFlat(i), let handler = fusedHandler(i.operation) else {
+      return false
+    }
+    emit(handler) {
+      _ = place.setAddress(&$0, i)
+      $0.dst = Self.vectorSlot(i.operands[0])
+    }
+    return true
   }
 
   /// CR0, CR4, MXCSR or the x87 control word ask for checks that are made where none is needed otherwise.

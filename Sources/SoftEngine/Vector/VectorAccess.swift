@@ -105,7 +105,7 @@ func storeVector<Form: AddressForm, Width: VectorWidth>(
 
 @inline(__always)
 func loadVectorSlow<Width: VectorWidth>(_ state: State, _ op: MicroOp, _ width: Width.Type) {
-  guard readVectorSlowly(state, op, Width.bytes, isAligned: Width.isAligned) else { return }
+  guard readVectorSlowly(state, op, Width.bytes, isAligned: Width.isAligned, to: op.pointee.dst) else { return }
   return next(state, op)
 }
 
@@ -115,16 +115,16 @@ func storeVectorSlow<Width: VectorWidth>(_ state: State, _ op: MicroOp, _ width:
   return next(state, op)
 }
 
-/// Reads at `state.linear` into register `dst`, zero-extended; false: the interpreter must be left.
+/// Reads at `state.linear` into a register, zero-extended; false: the interpreter must be left.
 @inline(never)
-private func readVectorSlowly(_ state: State, _ op: MicroOp, _ bytes: Int, isAligned: Bool) -> Bool {
+func readVectorSlowly(_ state: State, _ op: MicroOp, _ bytes: Int, isAligned: Bool, to slot: UInt8) -> Bool {
   do throws(Fault) {
     let linear = state.pointee.linear
     if isAligned, linear & 15 != 0 { throw .protection }
     let segment = Int(op.pointee.segment)
     let low = try state.read(linear, width: min(bytes, 8), segment: segment)
     let high = bytes > 8 ? try state.read(state.wrap(linear &+ 8), width: bytes &- 8, segment: segment) : 0
-    let register = vectorRegister(state, op.pointee.dst)
+    let register = vectorRegister(state, slot)
     register.storeBytes(of: low, as: UInt64.self)
     register.storeBytes(of: high, toByteOffset: 8, as: UInt64.self)
     state.forgetAnswers()
