@@ -97,17 +97,13 @@ enum TLB {
       // Its neighbour, too: it may have been one of 4 MiB.
       let first = Int(truncatingIfNeeded: linear >> 12 & UInt64(count - 1) & ~1023)
       for set in 0..<sets - 1 { drop(context.pointee.tlb + (set * count + first), count: 1024) }
-    } else {
-      let index = Int(truncatingIfNeeded: linear >> 12 & UInt64(count - 1))
-      for set in 0..<sets - 1 { drop(context.pointee.tlb + (set * count + index), count: 1) }
-    }
-    if isLarge {
       CodeTLB.clear(state)
-      flushAllJumps(state)
-    } else {
-      CodeTLB.flush(state, page: linear)
-      JumpCache.flush(state, page: linear)
+      return flushAllJumps(state)
     }
+    let index = Int(truncatingIfNeeded: linear >> 12 & UInt64(count - 1))
+    for set in 0..<sets - 1 { drop(context.pointee.tlb + (set * count + index), count: 1) }
+    CodeTLB.flush(state, page: linear)
+    JumpCache.flush(state, page: linear)
   }
 
   private static func drop(_ entries: UnsafeMutablePointer<soft_tlb_entry>, count: Int) {
