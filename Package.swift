@@ -10,13 +10,15 @@ func layer(_ name: String, _ dependencies: [Target.Dependency], resources: [Reso
   .target(name: name, dependencies: dependencies, resources: resources, swiftSettings: strict)
 }
 
-/// A layer that interprets code: handlers are chained by tail calls, which only optimised builds have.
+/// A layer that interprets code: handlers are chained by tail calls, which only optimised builds have. Where equal functions
+/// are merged, the calls of what is left of them are no longer tail calls.
 func engine(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
   .target(
     name: name, dependencies: dependencies,
     swiftSettings: strict + [
       .unsafeFlags([
         "-O", "-wmo", "-num-threads", "2", "-disable-batch-mode", "-Xcc", "-momit-leaf-frame-pointer",
+        "-Xfrontend", "-disable-llvm-merge-functions-pass",
       ])
     ])
 }

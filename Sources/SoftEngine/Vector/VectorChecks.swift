@@ -104,11 +104,16 @@ private func check(_ state: State, _ op: MicroOp, _ body: (State) throws(Fault) 
 /// Raises #XM for what the operation before raised and MXCSR does not mask.
 @c func softEndFloat(_ state: State, _ op: MicroOp) {
   let control = state.pointee.mxcsr
+  let flags = soft_float_flags()
+  guard flags & ~(control >> 7) == 0 else { return tail(state, op, softRaiseFloat) }
+  soft_set_mxcsr(state, control | flags)
+  return next(state, op)
+}
+
+/// A handler of its own: what has its own operations on the stack cannot end with a jump to the next.
+@inline(never) @c func softRaiseFloat(_ state: State, _ op: MicroOp) {
+  let control = state.pointee.mxcsr
   var flags = soft_float_flags()
-  guard flags & ~(control >> 7) != 0 else {
-    soft_set_mxcsr(state, control | flags)
-    return next(state, op)
-  }
   undoFloat(state, op)
   if control & MXCSR.underflowMask == 0, flags & MXCSR.underflow != 0 {
     // Whether it was exact, too, only the operation without flushing tells.
@@ -132,6 +137,7 @@ private func undoFloat(_ state: State, _ op: MicroOp) {
 }
 
 /// Executes one operation, which ends by executing the one after it.
+@inline(never)
 private func repeatAlone(_ state: State, _ op: MicroOp) {
   var pair = (op.pointee, op.pointee)
   pair.1.handler = softReturn
