@@ -32,3 +32,11 @@ void soft_store_items(void *to, uint64_t value, size_t count, size_t width) {
   char *target = to;
   for (size_t index = 0; index < count; index++, target += width) memcpy(target, &value, width);
 }
+
+void soft_keep_global(soft_tlb_entry *entries, size_t count, uint64_t old, uint64_t generation) {
+  for (soft_tlb_entry *entry = entries; entry < entries + count; entry++) {
+    if ((entry->physical & 1) == 0) continue;
+    if ((entry->read_tag & 0xFFF) == old) entry->read_tag ^= old ^ generation;
+    if ((entry->write_tag & 0xFFF) == old) entry->write_tag ^= old ^ generation;
+  }
+}

@@ -269,6 +269,9 @@ void soft_move_items(void *_Nonnull to, const void *_Nonnull from, size_t count,
 /// Stores the low bytes of `value` in so many items.
 void soft_store_items(void *_Nonnull to, uint64_t value, size_t count, size_t width);
 
+/// Gives global entries of one generation another.
+void soft_keep_global(soft_tlb_entry *_Nonnull entries, size_t count, uint64_t old, uint64_t generation);
+
 /// 1: both hold the same `size` bytes.
 static inline uint8_t soft_equal(const void *_Nonnull a, const void *_Nonnull b, size_t size) {
   return __builtin_memcmp(a, b, size) == 0;

@@ -46,7 +46,8 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
     if entry.pointee.tag == tag { return entry }
     let page = try self.page(linear & ~0xFFF, .execute)
     if let host = page.host { context.pointee.blocks.validate(self, page.physical, host) }
-    entry.pointee = CodeTranslation(tag: tag, physical: page.physical, host: page.host)
+    entry.pointee = CodeTranslation(tag: tag, physical: page.physical, host: page.host, isGlobal: page.isGlobal)
+    if !page.isGlobal, pointee.cpl != 3 { context.pointee.spaces.supervisorCodeIsLocal = true }
     return entry
   }
 

@@ -1,7 +1,7 @@
 /// What is remembered of address spaces that are not the current one, by PCID (SDM vol. 3, 4.10.1).
 struct AddressSpaces {
   struct Space {
-    /// Generations of tags in the TLB and in the jump cache; 0: none.
+    /// Generations of tags in the TLB and in the user's jump cache; 0: none.
     var translations: UInt64 = 0
     var jumps: UInt64 = 0
   }
@@ -11,10 +11,15 @@ struct AddressSpaces {
   /// The last generations given out.
   var lastGeneration: UInt64 = 1
   var lastJumps: UInt64 = 1
+  /// Generations of the supervisor's and of the user's jump cache.
+  var supervisorJumps: UInt64 = 1
+  var userJumps: UInt64 = 1
   /// 2 MiB regions that were translated by large pages since the last complete flush.
   var largeRegions = PageFilter()
-  /// A page of 1 GiB was used.
-  var hasHugePages = false
+  /// 1 GiB regions that were translated by one page.
+  var hugeRegions = PageFilter()
+  /// The supervisor executed code from a page that is not global since its jump cache was flushed.
+  var supervisorCodeIsLocal = false
 
   /// Few are in use at a time: the oldest makes room.
   private var pcids = InlineArray<16, UInt64>(repeating: .max)
@@ -27,8 +32,8 @@ struct AddressSpaces {
   }
 
   /// Remembers the generations of the current space, which is left.
-  mutating func leave(_ translations: UInt64, jumps: UInt64) {
-    let space = Space(translations: translations, jumps: jumps)
+  mutating func leave(_ translations: UInt64) {
+    let space = Space(translations: translations, jumps: userJumps)
     for index in pcids.indices where pcids[index] == current {
       spaces[index] = space
       return
@@ -45,7 +50,7 @@ struct AddressSpaces {
   mutating func forgetAll() {
     for index in pcids.indices { pcids[index] = .max }
     largeRegions.removeAll()
-    hasHugePages = false
+    hugeRegions.removeAll()
   }
 
   mutating func forgetJumps() {

@@ -6,8 +6,9 @@ struct CodeTranslation {
   var tag: UInt64
   var physical: UInt64
   var host: UnsafeMutableRawPointer?
+  var isGlobal: Bool
 
-  static var none: CodeTranslation { CodeTranslation(tag: 0, physical: 0, host: nil) }
+  static var none: CodeTranslation { CodeTranslation(tag: 0, physical: 0, host: nil, isGlobal: false) }
 }
 
 /// One set for each of supervisor and user.
@@ -21,6 +22,14 @@ enum CodeTLB {
   }
 
   static func clear(_ state: State) { state.context.pointee.codeTLB.update(repeating: .none, count: count * 2) }
+
+  /// Moves the supervisor's global translations from one generation to another.
+  static func keepGlobal(_ state: State, from old: UInt64, to new: UInt64) {
+    let entries = state.context.pointee.codeTLB
+    for index in 0..<count where entries[index].isGlobal && entries[index].tag & 0xFFF == old {
+      entries[index].tag ^= old ^ new
+    }
+  }
 
   static func flush(_ state: State, page linear: UInt64) {
     let index = Int(truncatingIfNeeded: linear >> 12 & UInt64(count - 1))

@@ -5,6 +5,8 @@ struct Page {
   var physical: UInt64
   /// Host address of the access; nil: a device's, or a write to read-only memory.
   var host: UnsafeMutableRawPointer?
+  /// The translation is that of all address spaces.
+  var isGlobal: Bool
 }
 
 // Accesses by linear address, for what the inline lookup does not find: other pages, page crossings, devices.
@@ -24,7 +26,8 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
     let isUser = privilege == .current && pointee.cpl == 3
     let result = try PageWalk.translate(self, linear, access, privilege)
     let offset = linear & PhysicalMap.pageMask
-    var page = Page(physical: result.physical & ~PhysicalMap.pageMask | offset, host: nil)
+    var page = Page(
+      physical: result.physical & ~PhysicalMap.pageMask | offset, host: nil, isGlobal: result.isGlobal)
     guard let region = context.pointee.map.region(page.physical) else { return page }
     let host = region.pointee.host + Int(truncatingIfNeeded: page.physical &- region.pointee.start)
     if access == .write, region.pointee.readOnly { return page }
@@ -37,7 +40,7 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
       let mayWrite = result.permitsWrites && !region.pointee.readOnly
       entry.pointee.write_tag = mayWrite && !hasCode(region.pointee.page(page.physical)) ? tag : 0
       entry.pointee.addend = Int64(Int(bitPattern: host) &- Int(truncatingIfNeeded: linear))
-      entry.pointee.physical = page.physical & ~0xFFF
+      entry.pointee.physical = page.physical & ~0xFFF | (result.isGlobal ? TLB.global : 0)
     }
     return page
   }

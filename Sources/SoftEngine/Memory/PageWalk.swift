@@ -22,6 +22,7 @@ struct PageWalk {
   private static let accessed: UInt64 = 1 << 5
   private static let dirty: UInt64 = 1 << 6
   private static let large: UInt64 = 1 << 7
+  private static let global: UInt64 = 1 << 8
   private static let noExecute: UInt64 = 1 << 63
   private static let frame: UInt64 = 0x000F_FFFF_FFFF_F000
   /// Bits of a physical address that no processor here has.
@@ -40,6 +41,8 @@ struct PageWalk {
     var physical: UInt64
     /// Writes need no further check: they are permitted and the dirty bit is set.
     var permitsWrites: Bool
+    /// The same in all address spaces.
+    var isGlobal: Bool
   }
 
   @inline(__always)
@@ -47,7 +50,8 @@ struct PageWalk {
     -> Result
   {
     guard state.pointee.cr0 & CR0.pg != 0 else {
-      return Result(physical: state.pointee.isLongMode ? linear : linear & 0xFFFF_FFFF, permitsWrites: true)
+      return Result(
+        physical: state.pointee.isLongMode ? linear : linear & 0xFFFF_FFFF, permitsWrites: true, isGlobal: true)
     }
     let walk = PageWalk(
       state: state, linear: linear, access: access, isUser: privilege == .current && state.pointee.cpl == 3,
@@ -124,7 +128,7 @@ struct PageWalk {
       let isDirty = access == .write || entry & Self.dirty != 0
       return Result(
         physical: entry & Self.frame & ~offset | linear & offset & ~0xFFF,
-        permitsWrites: isDirty && permits(.write, all, any))
+        permitsWrites: isDirty && permits(.write, all, any), isGlobal: isGlobal(entry))
     }
   }
 
@@ -144,7 +148,7 @@ struct PageWalk {
         TLB.noteLargePage(state, linear, mask: 0x3F_FFFF)
         return Result(
           physical: (entry &>> 13 & 0xFF) &<< 32 | entry & 0xFFC0_0000 | linear & 0x3F_F000,
-          permitsWrites: isDirty && permits(.write, entry, 0))
+          permitsWrites: isDirty && permits(.write, entry, 0), isGlobal: isGlobal(entry))
       }
       if entry & Self.accessed == 0, !set32(Self.accessed, in: slot, of: entry) { continue }
       let leaf = try self.slot(entry & 0xFFFF_F000 &+ (linear &>> 12 & 1023) &* 4)
@@ -155,9 +159,13 @@ struct PageWalk {
       if page & wanted != wanted, !set32(wanted, in: leaf, of: page) { continue }
       let isDirty = access == .write || page & Self.dirty != 0
       return Result(
-        physical: page & 0xFFFF_F000, permitsWrites: isDirty && permits(.write, entry & page, 0))
+        physical: page & 0xFFFF_F000, permitsWrites: isDirty && permits(.write, entry & page, 0),
+        isGlobal: isGlobal(page))
     }
   }
+
+  @inline(__always)
+  private func isGlobal(_ leaf: UInt64) -> Bool { leaf & Self.global != 0 && state.pointee.cr4 & CR4.pge != 0 }
 
   /// Whether bits that `all` entries have and that `any` has permit an access (SDM vol. 3, 4.6.1).
   @inline(__always)

@@ -30,44 +30,66 @@ enum TLB {
     UnsafeMutableRawPointer(bitPattern: Int(truncatingIfNeeded: linear) &+ Int(entry.pointee.addend)).unsafelyUnwrapped
   }
 
+  /// In `soft_tlb_entry.physical`: the translation is that of all address spaces.
+  static let global: UInt64 = 1
+
   /// Forgets the translations of all address spaces, and what was derived from them.
   static func flush(_ state: State) {
     state.context.pointee.spaces.forgetAll()
     startGeneration(state)
+    flushJumps(state)
   }
 
-  /// Forgets those of one PCID but global ones, which may stay or go.
+  /// Forgets those of one PCID but global ones.
   static func flush(_ state: State, pcid: UInt64) {
     if pcid == state.context.pointee.spaces.current {
+      let old = state.pointee.tlb_generation
       startGeneration(state)
+      enterGeneration(state, from: old)
+      flushUserJumps(state)
     } else {
       state.context.pointee.spaces.forget(pcid)
     }
   }
 
-  /// Changes to another address space; its old translations stay when `keepsTranslations`.
+  /// Changes to another address space; its old translations stay when `keepsTranslations`, global ones always.
   static func enter(_ state: State, pcid: UInt64, keepsTranslations: Bool) {
     let context = state.context
-    context.pointee.spaces.leave(state.pointee.tlb_generation, jumps: state.pointee.jump_tag >> 48 & 0xFFF)
+    let old = state.pointee.tlb_generation
+    context.pointee.spaces.leave(old)
     context.pointee.spaces.current = pcid
-    guard keepsTranslations, let space = context.pointee.spaces.find(pcid) else { return startGeneration(state) }
-    state.pointee.tlb_generation = space.translations
-    if space.jumps == 0 { return flushJumps(state) }
-    state.pointee.jump_tag = UInt64(state.pointee.mode) << 60 | space.jumps << 48
+    if keepsTranslations, let space = context.pointee.spaces.find(pcid) {
+      state.pointee.tlb_generation = space.translations
+      enterGeneration(state, from: old)
+      if space.jumps != 0 {
+        context.pointee.spaces.userJumps = space.jumps
+        return select(state)
+      }
+    } else {
+      startGeneration(state)
+      enterGeneration(state, from: old)
+    }
+    flushUserJumps(state)
+  }
+
+  /// Takes the global translations along, and what code was found by them.
+  private static func enterGeneration(_ state: State, from old: UInt64) {
+    let new = state.pointee.tlb_generation
+    if state.context.pointee.spaces.supervisorCodeIsLocal { flushSupervisorJumps(state) }
+    guard new != old, state.pointee.cr4 & CR4.pge != 0 else { return }
+    for set in [0, 2] {
+      soft_keep_global(state.context.pointee.tlb + set * count, count, old, new)
+    }
+    CodeTLB.keepGlobal(state, from: old, to: new)
   }
 
   /// Gives the current address space a generation that has no entries.
   private static func startGeneration(_ state: State) {
-    let spaces = state.context.pointee.spaces
-    let next = spaces.lastGeneration &+ 1
+    let next = state.context.pointee.spaces.lastGeneration &+ 1
     // Generation 0 is what cleared entries have.
-    if next >= generations {
-      clear(state)
-    } else {
-      state.context.pointee.spaces.lastGeneration = next
-      state.pointee.tlb_generation = next
-    }
-    flushJumps(state)
+    if next >= generations { return clear(state) }
+    state.context.pointee.spaces.lastGeneration = next
+    state.pointee.tlb_generation = next
   }
 
   /// Clears all entries; generations begin anew.
@@ -82,7 +104,7 @@ enum TLB {
 
   /// A translation of a page larger than 4 KiB, which any of its addresses invalidates, stands in the TLB.
   static func noteLargePage(_ state: State, _ linear: UInt64, mask: UInt64) {
-    if mask > 0x3F_FFFF { state.context.pointee.spaces.hasHugePages = true }
+    if mask > 0x3F_FFFF { state.context.pointee.spaces.hugeRegions.insert(linear >> 30) }
     state.context.pointee.spaces.largeRegions.insert(linear >> 21)
     // 4 MiB are two regions.
     if mask == 0x3F_FFFF { state.context.pointee.spaces.largeRegions.insert(linear >> 21 ^ 1) }
@@ -91,7 +113,7 @@ enum TLB {
   /// Forgets one page in all address spaces, and with it all of a large one.
   static func flush(_ state: State, page linear: UInt64) {
     let context = state.context
-    if context.pointee.spaces.hasHugePages { return flush(state) }
+    if context.pointee.spaces.hugeRegions.contains(linear >> 30) { return flush(state) }
     let isLarge = context.pointee.spaces.largeRegions.contains(linear >> 21)
     if isLarge {
       // Its neighbour, too: it may have been one of 4 MiB.
@@ -113,17 +135,38 @@ enum TLB {
     }
   }
 
-  /// Forgets where blocks were found by RIP, in the current address space.
-  static func flushJumps(_ state: State) {
+  private static func nextJumps(_ state: State) -> UInt64 {
     let context = state.context
     var next = context.pointee.spaces.lastJumps &+ 1
     if next > 0xFFF {
       next = 1
       context.pointee.spaces.forgetJumps()
       context.pointee.jumps.update(repeating: .none, count: JumpCache.count * 2)
+      // Tags of neither set are given out again before the other set has a new one.
+      context.pointee.spaces.supervisorJumps = 1
+      context.pointee.spaces.userJumps = 1
     }
     context.pointee.spaces.lastJumps = next
-    state.pointee.jump_tag = UInt64(state.pointee.mode) << 60 | next << 48
+    return next
+  }
+
+  private static func flushUserJumps(_ state: State) {
+    let next = nextJumps(state)
+    state.context.pointee.spaces.userJumps = next
+    select(state)
+  }
+
+  private static func flushSupervisorJumps(_ state: State) {
+    let next = nextJumps(state)
+    state.context.pointee.spaces.supervisorJumps = next
+    state.context.pointee.spaces.supervisorCodeIsLocal = false
+    select(state)
+  }
+
+  /// Forgets where blocks were found by RIP, in the current address space.
+  private static func flushJumps(_ state: State) {
+    flushUserJumps(state)
+    flushSupervisorJumps(state)
   }
 
   /// Forgets where blocks were found by RIP, in all address spaces: some are gone.
@@ -141,6 +184,9 @@ enum TLB {
     state.pointee.checks_accesses = checks ? 1 : 0
     let set = checks ? emptySet : isUser ? 1 : ac ? 2 : 0
     state.pointee.tlb = state.context.pointee.tlb + set * count
-    state.pointee.jumps = state.context.pointee.jumps + (isUser ? JumpCache.count : 0)
+    let context = state.context
+    state.pointee.jumps = context.pointee.jumps + (isUser ? JumpCache.count : 0)
+    let jumps = isUser ? context.pointee.spaces.userJumps : context.pointee.spaces.supervisorJumps
+    state.pointee.jump_tag = UInt64(state.pointee.mode) << 60 | jumps << 48
   }
 }

@@ -103,7 +103,6 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
     pointee.mode = mode
     pointee.stack_mask = is64 ? .max : mode & 4 != 0 ? 0xFFFF_FFFF : 0xFFFF
     pointee.linear_mask = is64 ? .max : 0xFFFF_FFFF
-    pointee.jump_tag = pointee.jump_tag & ~(15 << 60) | UInt64(mode) << 60
     if changes64 { updateSegments() }
     TLB.select(self)
   }
