@@ -120,7 +120,7 @@ enum TLB {
     if next > 0xFFF {
       next = 1
       context.pointee.spaces.forgetJumps()
-      context.pointee.jumps.update(repeating: soft_jump(tag: 0, target: nil), count: JumpCache.count * 2)
+      context.pointee.jumps.update(repeating: .none, count: JumpCache.count * 2)
     }
     context.pointee.spaces.lastJumps = next
     state.pointee.jump_tag = UInt64(state.pointee.mode) << 60 | next << 48
