@@ -226,7 +226,8 @@ import CPU
     write_dr7(0x0000_0401)
     attempt_call(page)
     expect(1, 0, "an instruction breakpoint is #DB")
-    check(caught().pointee.rip == page && read_dr6() & 0x400F == 1, "before the instruction: \(hex: caught().pointee.rip)")
+    check(
+      caught().pointee.rip == page && read_dr6() & 0x400F == 1, "before the instruction: \(hex: caught().pointee.rip)")
     write_dr7(0x400)
   }
 
