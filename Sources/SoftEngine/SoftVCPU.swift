@@ -15,6 +15,8 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   private var pending: UInt32?
   private var single: UnsafeMutablePointer<Block>?
   private let tracesInstructions: Bool
+  /// RFLAGS.TF was set as the single instruction began.
+  private var steps = false
 
   // What other threads ask for; `attend` tells of it.
   /// False: the vCPU executes nothing, and will look at `attention` before it does.
@@ -41,7 +43,6 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     state.pointee.tlb = context.pointee.tlb
     state.pointee.jumps = context.pointee.jumps
     state.pointee.tlb_generation = 1
-    state.pointee.large_low = .max
     state.pointee.jump_tag = 1 << 48
     self.doorbells = doorbells
     state.powerOn(isBootstrap: index == 0)
@@ -155,6 +156,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
         state.pointee.leave = LeaveReason.dispatch
         state.pointee.device_next = 0
         interpret(state, from: op)
+        if single != nil { finishSingle() }
       } else {
         // A link may start in a block that died.
         if state.pointee.code_changed != 0 { context.pointee.link = nil }
@@ -174,25 +176,31 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
       self.single = nil
     }
     takeEvents()
+    if state.pointee.leave == LeaveReason.tripleFault { return .tripleFault }
     if state.pointee.halted != 0 || state.pointee.waiting_for_sipi != 0 {
       return sleep()
     }
     let link = context.pointee.link
     context.pointee.link = nil
     let steps = state.pointee.system_flags & RFLAGS.tf != 0
-    let isSingle = state.pointee.shadow != 0 || steps || tracesInstructions
+    let resumes = state.pointee.system_flags & RFLAGS.rf != 0
+    let isSingle = state.pointee.shadow != 0 || steps || state.needsSingleSteps || tracesInstructions
+    let isStackShadow = state.pointee.shadow == InterruptShadow.stackSegment
     if tracesInstructions { context.pointee.trace?.instruction(state) }
     state.pointee.shadow = 0
+    state.pointee.step_suppressed = 0
+    state.pointee.system_flags &= ~RFLAGS.rf
     state.pointee.leave = LeaveReason.dispatch
+    if !isStackShadow, state.meetsInstructionBreakpoint(resumes: resumes) { return nil }
     let source = state.pointee.block
     do throws(Fault) {
       let block = try state.block(single: isSingle)
       if isSingle {
         single = block
         // Nothing runs behind it: the jump at its end finds attention, or is not linked.
+        self.steps = steps
         executeSingle(state, block)
-        context.pointee.link = nil
-        if steps, state.pointee.leave == LeaveReason.dispatch { state.raiseSingleStep() }
+        finishSingle()
         return nil
       }
       remember(block, link: link, from: source)
@@ -201,6 +209,15 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
       record(state, error)
     }
     return nil
+  }
+
+  /// After the instruction of a single block, which may still wait for a device.
+  private func finishSingle() {
+    context.pointee.link = nil
+    guard state.pointee.leave == LeaveReason.dispatch, state.pointee.shadow != InterruptShadow.stackSegment else {
+      return
+    }
+    state.raiseDebugTraps(steps: steps)
   }
 
   /// Makes the block easier to find the next time.

@@ -8,12 +8,19 @@ public enum CPUIDRegister: UInt8, Sendable {
 public enum CPUFeature: String, Sendable, CaseIterable {
   case fpu, de, pse, tsc, msr, pae, mce, cx8, apic, sep, mtrr, pge, mca, cmov, pat, pse36, clflush, mmx, fxsr, sse,
     sse2
-  case sse3, pclmulqdq, ssse3, cx16, pcid, sse4_1, sse4_2, x2apic, movbe, popcnt, tsc_deadline, aes, xsave, rdrand,
-    hypervisor
-  case fsgsbase, tsc_adjust, bmi1, smep, bmi2, erms, invpcid, rdseed, adx, smap, clflushopt, clwb, sha, umip, rdpid,
-    fsrm, spec_ctrl, arch_capabilities
+  case sse3, pclmulqdq, ssse3, cx16, pcid
+  case sse41 = "sse4_1"
+  case sse42 = "sse4_2"
+  case x2apic, movbe, popcnt
+  case tscDeadline = "tsc_deadline"
+  case aes, xsave, rdrand, hypervisor, fsgsbase
+  case tscAdjust = "tsc_adjust"
+  case bmi1, smep, bmi2, erms, invpcid, rdseed, adx, smap, clflushopt, clwb, sha, umip, rdpid, fsrm
+  case speculationControl = "spec_ctrl"
+  case architecturalCapabilities = "arch_capabilities"
   case xsaveopt, xsavec, xgetbv1, xsaves
-  case lahf_lm, lzcnt, prefetchw, syscall, nx, pdpe1gb, rdtscp, lm, invtsc, arat
+  case lahfLM = "lahf_lm"
+  case lzcnt, prefetchw, syscall, nx, pdpe1gb, rdtscp, lm, invtsc, arat
 
   /// The leaf, subleaf and bit of a feature.
   public struct Flag: Sendable {
@@ -98,19 +105,19 @@ extension CPUFeature {
     row(.ssse3, basicECX, 9, .v2, .ssse3, needs: [.sse3]),
     row(.cx16, basicECX, 13, .v2, .cx16),
     row(.pcid, basicECX, 17, needs: [.lm]),
-    row(.sse4_1, basicECX, 19, .v2, .sse41, needs: [.ssse3]),
-    row(.sse4_2, basicECX, 20, .v2, .sse42, needs: [.sse4_1]),
+    row(.sse41, basicECX, 19, .v2, .sse41, needs: [.ssse3]),
+    row(.sse42, basicECX, 20, .v2, .sse42, needs: [.sse41]),
     row(.x2apic, basicECX, 21, needs: [.apic]),
     row(.movbe, basicECX, 22, .max, .movbe),
     row(.popcnt, basicECX, 23, .v2, .popcnt),
-    row(.tsc_deadline, basicECX, 24, needs: [.apic, .tsc]),
+    row(.tscDeadline, basicECX, 24, needs: [.apic, .tsc]),
     row(.aes, basicECX, 25, .max, .aes, needs: [.sse2]),
     row(.xsave, basicECX, 26, .max, .xsave, needs: [.fxsr]),
     row(.rdrand, basicECX, 30, .max, .rdrand),
     row(.hypervisor, basicECX, 31),
 
     row(.fsgsbase, structuredEBX, 0, .v1, .fsgsbase, needs: [.lm]),
-    row(.tsc_adjust, structuredEBX, 1, needs: [.tsc]),
+    row(.tscAdjust, structuredEBX, 1, needs: [.tsc]),
     row(.bmi1, structuredEBX, 3, .max, .bmi1),
     row(.smep, structuredEBX, 7),
     row(.bmi2, structuredEBX, 8, .max, .bmi2),
@@ -125,15 +132,15 @@ extension CPUFeature {
     row(.umip, structuredECX, 2),
     row(.rdpid, structuredECX, 22, .max, .rdpid),
     row(.fsrm, structuredEDX, 4),
-    row(.spec_ctrl, structuredEDX, 26),
-    row(.arch_capabilities, structuredEDX, 29),
+    row(.speculationControl, structuredEDX, 26),
+    row(.architecturalCapabilities, structuredEDX, 29),
 
     row(.xsaveopt, xsaveEAX, 0, .max, .xsaveopt, needs: [.xsave]),
     row(.xsavec, xsaveEAX, 1, .max, .xsavec, needs: [.xsave]),
     row(.xgetbv1, xsaveEAX, 2, .max, needs: [.xsave]),
-    row(.xsaves, xsaveEAX, 3, .max, .xsaves, needs: [.xsavec]),
+    row(.xsaves, xsaveEAX, 3, .max, .xsaves, needs: [.xsavec], isImplemented: false),
 
-    row(.lahf_lm, extendedECX, 0, .v2, needs: [.lm]),
+    row(.lahfLM, extendedECX, 0, .v2, needs: [.lm]),
     row(.lzcnt, extendedECX, 5, .max, .lzcnt),
     row(.prefetchw, extendedECX, 8),
     row(.syscall, extendedEDX, 11, .v1, .syscall, needs: [.lm]),

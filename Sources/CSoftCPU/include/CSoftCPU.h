@@ -77,8 +77,6 @@ typedef struct soft_cpu {
 
   soft_tlb_entry *_Nonnull tlb;
   uint64_t tlb_generation;
-  /// The TLB may hold parts of large pages within these linear addresses.
-  uint64_t large_low, large_high;
   /// What linear addresses of segmented accesses wrap at.
   uint64_t linear_mask;
   /// What the stack pointer wraps at.
@@ -120,6 +118,14 @@ typedef struct soft_cpu {
   /// A block of this CPU was invalidated since the flag was cleared.
   uint8_t code_changed;
   uint8_t waiting_for_sipi;
+  /// The instruction being executed is not single-stepped: it entered a handler.
+  uint8_t step_suppressed;
+  /// DR7 enables breakpoints on data or ports; on instructions.
+  uint8_t data_breakpoints, code_breakpoints;
+  /// Every access goes the slow way, for breakpoints and alignment checks.
+  uint8_t checks_accesses;
+  /// Bits of DR6 to be raised when the instruction is done.
+  uint64_t pending_debug;
   /// Interrupts wait that could not be taken when they came.
   uint8_t events_waiting;
 

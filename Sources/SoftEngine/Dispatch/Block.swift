@@ -88,7 +88,7 @@ struct BlockCache {
     for block in blocks where !block.pointee.isDead { remove(block) }
     state.pointee.code_changed = 1
     soft_request_attention(state, Attention.code)
-    TLB.flushJumps(state)
+    TLB.flushAllJumps(state)
   }
 
   /// Drops the page's blocks if it no longer holds the code they were made from: a device may have written it.

@@ -51,7 +51,7 @@ enum JumpCache {
   static func flush(_ state: State, page linear: UInt64) {
     // Without a CS base, which is what paged code has, RIP is linear.
     guard state.pointee.is64BitCode || state.segment(SegmentRegister.cs).pointee.linear_base == 0 else {
-      return TLB.flushJumps(state)
+      return TLB.flushAllJumps(state)
     }
     for rip in [linear, linear &- 4096] {
       for set in 0..<2 {

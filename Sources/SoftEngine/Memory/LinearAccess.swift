@@ -22,7 +22,7 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
   /// Translates the page of an access that does not cross pages, and remembers it in the TLB.
   func page(_ linear: UInt64, _ access: Access, _ privilege: Privilege = .current) throws(Fault) -> Page {
     let isUser = privilege == .current && pointee.cpl == 3
-    let result = try PageWalk.translate(self, linear, access, isUser: isUser)
+    let result = try PageWalk.translate(self, linear, access, privilege)
     let offset = linear & PhysicalMap.pageMask
     var page = Page(physical: result.physical & ~PhysicalMap.pageMask | offset, host: nil)
     guard let region = context.pointee.map.region(page.physical) else { return page }
@@ -30,7 +30,7 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
     if access == .write, region.pointee.readOnly { return page }
     page.host = host
     // Entries of the set in use are made by accesses with the rights it stands for.
-    if access != .execute, (pointee.cpl == 3) == isUser {
+    if access != .execute, (pointee.cpl == 3) == isUser, pointee.checks_accesses == 0 {
       let entry = TLB.entry(self, linear)
       let tag = linear & ~0xFFF | pointee.tlb_generation
       entry.pointee.read_tag = tag
@@ -50,6 +50,17 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
     return soft_load_64(&page.pointee.lines) != 0
   }
 
+  /// Alignment checks (SDM vol. 3, 6.15, vector 17) and breakpoints on data, of accesses that are permitted.
+  private func check(_ linear: UInt64, _ width: Int, isWrite: Bool, _ privilege: Privilege) throws(Fault) {
+    guard privilege == .current else { return }
+    if pointee.cpl == 3, pointee.cr0 & CR0.am != 0, pointee.system_flags & RFLAGS.ac != 0,
+      linear & UInt64(width &- 1) != 0, width == 2 || width == 4 || width == 8
+    {
+      throw .exception(Vector.alignmentCheck, errorCode: 0)
+    }
+    if pointee.data_breakpoints != 0 { noteAccess(linear, width, isWrite: isWrite) }
+  }
+
   private func checkCanonical(_ linear: UInt64, _ width: Int, _ segment: Int) throws(Fault) {
     guard pointee.isLongMode else { return }
     if !isCanonical(linear) || !isCanonical(linear &+ UInt64(width &- 1)) {
@@ -66,8 +77,12 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
     let first = width &- max(0, Int(linear & 0xFFF) &+ width &- 4096)
     let access: Access = forWrite ? .write : .read
     let page = try self.page(linear, access, privilege)
-    if first == width { return try load(page, width, linear, privilege, forWrite) }
+    if first == width {
+      if pointee.checks_accesses != 0 { try check(linear, width, isWrite: forWrite, privilege) }
+      return try load(page, width, linear, privilege, forWrite)
+    }
     let second = try self.page(wrap(linear &+ UInt64(first)), access, privilege)
+    if pointee.checks_accesses != 0 { try check(linear, width, isWrite: forWrite, privilege) }
     let low = try loadBytes(page, first)
     return low | (try loadBytes(second, width &- first)) &<< UInt64(8 &* first)
   }
@@ -115,9 +130,11 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
     let first = width &- max(0, Int(linear & 0xFFF) &+ width &- 4096)
     let page = try self.page(linear, .write, privilege)
     if first == width {
+      if pointee.checks_accesses != 0 { try check(linear, width, isWrite: true, privilege) }
       try store(page, value, width)
     } else {
       let second = try self.page(wrap(linear &+ UInt64(first)), .write, privilege)
+      if pointee.checks_accesses != 0 { try check(linear, width, isWrite: true, privilege) }
       try storeBytes(page, value, first)
       try storeBytes(second, value &>> UInt64(8 &* first), width &- first)
     }

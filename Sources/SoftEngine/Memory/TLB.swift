@@ -1,10 +1,13 @@
 import CSoftCPU
 
-/// Three sets of translations, for each way in which the same page can be permitted or not.
+/// Sets of translations, for each way in which the same page can be permitted or not. A tag's generation is the address
+/// space it was made in, so that others stay while CR3 changes.
 enum TLB {
   static let count = 4096
-  /// Supervisor, user, supervisor with RFLAGS.AC set (SMAP suspended).
-  static let sets = 3
+  /// Supervisor, user, supervisor with RFLAGS.AC set (SMAP suspended), and one that stays empty.
+  static let sets = 4
+  /// Accesses that find nothing go the slow way, which looks at breakpoints and alignment.
+  private static let emptySet = 3
   /// Generations there are; then the sets must be cleared.
   static let generations: UInt64 = 4096
 
@@ -27,58 +30,120 @@ enum TLB {
     UnsafeMutableRawPointer(bitPattern: Int(truncatingIfNeeded: linear) &+ Int(entry.pointee.addend)).unsafelyUnwrapped
   }
 
-  /// Forgets all translations, and what was derived from them.
+  /// Forgets the translations of all address spaces, and what was derived from them.
   static func flush(_ state: State) {
-    state.pointee.tlb_generation &+= 1
-    // Generation 0 is what cleared entries have.
-    if state.pointee.tlb_generation >= generations {
-      clear(state)
-      state.pointee.tlb_generation = 1
+    state.context.pointee.spaces.forgetAll()
+    startGeneration(state)
+  }
+
+  /// Forgets those of one PCID but global ones, which may stay or go.
+  static func flush(_ state: State, pcid: UInt64) {
+    if pcid == state.context.pointee.spaces.current {
+      startGeneration(state)
+    } else {
+      state.context.pointee.spaces.forget(pcid)
     }
-    state.pointee.large_low = .max
-    state.pointee.large_high = 0
+  }
+
+  /// Changes to another address space; its old translations stay when `keepsTranslations`.
+  static func enter(_ state: State, pcid: UInt64, keepsTranslations: Bool) {
+    let context = state.context
+    context.pointee.spaces.leave(state.pointee.tlb_generation, jumps: state.pointee.jump_tag >> 48 & 0xFFF)
+    context.pointee.spaces.current = pcid
+    guard keepsTranslations, let space = context.pointee.spaces.find(pcid) else { return startGeneration(state) }
+    state.pointee.tlb_generation = space.translations
+    if space.jumps == 0 { return flushJumps(state) }
+    state.pointee.jump_tag = UInt64(state.pointee.mode) << 60 | space.jumps << 48
+  }
+
+  /// Gives the current address space a generation that has no entries.
+  private static func startGeneration(_ state: State) {
+    let spaces = state.context.pointee.spaces
+    let next = spaces.lastGeneration &+ 1
+    // Generation 0 is what cleared entries have.
+    if next >= generations {
+      clear(state)
+    } else {
+      state.context.pointee.spaces.lastGeneration = next
+      state.pointee.tlb_generation = next
+    }
     flushJumps(state)
   }
 
+  /// Clears all entries; generations begin anew.
   static func clear(_ state: State) {
     state.context.pointee.tlb.update(
       repeating: soft_tlb_entry(read_tag: 0, write_tag: 0, addend: 0, physical: 0), count: count * sets)
     CodeTLB.clear(state)
+    state.context.pointee.spaces.forgetAll()
+    state.context.pointee.spaces.lastGeneration = 1
+    state.pointee.tlb_generation = 1
   }
 
   /// A translation of a page larger than 4 KiB, which any of its addresses invalidates, stands in the TLB.
   static func noteLargePage(_ state: State, _ linear: UInt64, mask: UInt64) {
-    state.pointee.large_low = min(state.pointee.large_low, linear & ~mask)
-    state.pointee.large_high = max(state.pointee.large_high, linear | mask)
+    if mask > 0x3F_FFFF { state.context.pointee.spaces.hasHugePages = true }
+    state.context.pointee.spaces.largeRegions.insert(linear >> 21)
+    // 4 MiB are two regions.
+    if mask == 0x3F_FFFF { state.context.pointee.spaces.largeRegions.insert(linear >> 21 ^ 1) }
   }
 
-  /// Forgets one page, and with it all where it may be a large one.
+  /// Forgets one page in all address spaces, and with it all of a large one.
   static func flush(_ state: State, page linear: UInt64) {
-    if linear >= state.pointee.large_low, linear <= state.pointee.large_high { return flush(state) }
-    let index = Int(truncatingIfNeeded: linear >> 12 & UInt64(count - 1))
-    for set in 0..<sets {
-      let entry = state.context.pointee.tlb + (set * count + index)
-      entry.pointee.read_tag = 0
-      entry.pointee.write_tag = 0
+    let context = state.context
+    if context.pointee.spaces.hasHugePages { return flush(state) }
+    let isLarge = context.pointee.spaces.largeRegions.contains(linear >> 21)
+    if isLarge {
+      // Its neighbour, too: it may have been one of 4 MiB.
+      let first = Int(truncatingIfNeeded: linear >> 12 & UInt64(count - 1) & ~1023)
+      for set in 0..<sets - 1 { drop(context.pointee.tlb + (set * count + first), count: 1024) }
+    } else {
+      let index = Int(truncatingIfNeeded: linear >> 12 & UInt64(count - 1))
+      for set in 0..<sets - 1 { drop(context.pointee.tlb + (set * count + index), count: 1) }
     }
-    CodeTLB.flush(state, page: linear)
-    JumpCache.flush(state, page: linear)
+    if isLarge {
+      CodeTLB.clear(state)
+      flushAllJumps(state)
+    } else {
+      CodeTLB.flush(state, page: linear)
+      JumpCache.flush(state, page: linear)
+    }
   }
 
-  /// Forgets where blocks were found by RIP.
-  static func flushJumps(_ state: State) {
-    state.pointee.jump_tag &+= 1 << 48
-    if state.pointee.jump_tag >> 48 & 0xFFF == 0 {
-      state.pointee.jump_tag = UInt64(state.pointee.mode) << 60 | 1 << 48
-      state.context.pointee.jumps.update(
-        repeating: soft_jump(tag: 0, target: nil), count: JumpCache.count * 2)
+  private static func drop(_ entries: UnsafeMutablePointer<soft_tlb_entry>, count: Int) {
+    for index in 0..<count {
+      entries[index].read_tag = 0
+      entries[index].write_tag = 0
     }
+  }
+
+  /// Forgets where blocks were found by RIP, in the current address space.
+  static func flushJumps(_ state: State) {
+    let context = state.context
+    var next = context.pointee.spaces.lastJumps &+ 1
+    if next > 0xFFF {
+      next = 1
+      context.pointee.spaces.forgetJumps()
+      context.pointee.jumps.update(repeating: soft_jump(tag: 0, target: nil), count: JumpCache.count * 2)
+    }
+    context.pointee.spaces.lastJumps = next
+    state.pointee.jump_tag = UInt64(state.pointee.mode) << 60 | next << 48
+  }
+
+  /// Forgets where blocks were found by RIP, in all address spaces: some are gone.
+  static func flushAllJumps(_ state: State) {
+    state.context.pointee.spaces.forgetJumps()
+    flushJumps(state)
   }
 
   /// Chooses the set for the current privilege level.
   static func select(_ state: State) {
     let isUser = state.pointee.cpl == 3
-    let set = isUser ? 1 : state.pointee.system_flags & RFLAGS.ac != 0 ? 2 : 0
+    let ac = state.pointee.system_flags & RFLAGS.ac != 0
+    let checksAlignment = isUser && ac && state.pointee.cr0 & CR0.am != 0
+    let checks = checksAlignment || state.pointee.data_breakpoints != 0
+    state.pointee.checks_accesses = checks ? 1 : 0
+    let set = checks ? emptySet : isUser ? 1 : ac ? 2 : 0
     state.pointee.tlb = state.context.pointee.tlb + set * count
     state.pointee.jumps = state.context.pointee.jumps + (isUser ? JumpCache.count : 0)
   }

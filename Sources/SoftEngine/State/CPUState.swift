@@ -67,6 +67,7 @@ enum CR0 {
   static let nw: UInt64 = 1 << 29
   static let cd: UInt64 = 1 << 30
   static let pg: UInt64 = 1 << 31
+  static let defined = pe | mp | em | ts | et | ne | wp | am | nw | cd | pg
 }
 
 enum CR4 {

@@ -6,6 +6,7 @@ import X86
 struct CPUContext {
   var map = PhysicalMap()
   var blocks = BlockCache()
+  var spaces = AddressSpaces()
   let tlb: UnsafeMutablePointer<soft_tlb_entry>
   let codeTLB: UnsafeMutablePointer<CodeTranslation>
   let jumps: UnsafeMutablePointer<soft_jump>
@@ -32,6 +33,8 @@ struct CPUContext {
   let permittedCR4: UInt64
   /// Where to write what happens; nil: nowhere.
   var trace: Trace?
+  /// Pages of 1 GiB exist.
+  let hasHugePages: Bool
   /// What the time-stamp counter counts.
   let clock: @Sendable () -> UInt64
   var msr = ModelSpecificState()
@@ -42,6 +45,7 @@ struct CPUContext {
     self.clock = clock
     identity = ProcessorIdentity(model, index: index, count: count, tscFrequency: SoftMachine.tscFrequency)
     permittedCR4 = CR4.permitted(by: model)
+    hasHugePages = model.has(.pdpe1gb)
     tlb = .allocate(capacity: TLB.count * TLB.sets)
     tlb.initialize(
       repeating: soft_tlb_entry(read_tag: 0, write_tag: 0, addend: 0, physical: 0), count: TLB.count * TLB.sets)

@@ -172,7 +172,10 @@ struct Executor {
 
   func execute() throws(Fault) {
     let attributes = i.attributes
-    if attributes.contains(.protected), state.pointee.hasRealSegments { throw .undefined }
+    if attributes.contains(.protected), state.pointee.hasRealSegments, i.operation != .sysenter, i.operation != .sysexit
+    {
+      throw .undefined
+    }
     if attributes.contains(.cpl0) { try requirePrivilege() }
     if i.prefixes.contains(.lock) { return try executeLocked() }
     if !attributes.isDisjoint(with: .vector), try executeVector() { return }

@@ -8,15 +8,18 @@ extension Executor {
     let iopl = UInt8(truncatingIfNeeded: state.pointee.system_flags >> 12 & 3)
     guard state.pointee.cpl > iopl || state.pointee.isVirtual8086 else { return }
     let tr = state.segment(SegmentRegister.tr).pointee
-    guard tr.attributes & 0x80 != 0, tr.attributes & 9 == 9, tr.limit >= 103 else { throw .protection }
-    let map = try state.read(tr.base &+ 102, width: 2, .supervisor)
+    guard tr.attributes & SegmentAttributes.present != 0, tr.attributes & 9 == 9, tr.limit >= 103 else {
+      throw .protection
+    }
+    let map = try state.read(state.wrap(tr.base &+ 102), width: 2, .supervisor)
     let byte = map &+ UInt64(port >> 3)
     guard byte &+ 1 <= UInt64(tr.limit) else { throw .protection }
-    let bits = try state.read(tr.base &+ byte, width: 2, .supervisor)
+    let bits = try state.read(state.wrap(tr.base &+ byte), width: 2, .supervisor)
     if bits >> UInt64(port & 7) & ((1 << UInt64(width)) &- 1) != 0 { throw .protection }
   }
 
   func portIn(_ port: UInt16, _ width: Int) throws(Fault) -> UInt64 {
+    state.notePort(port, width)
     if let controllers = state.context.pointee.controllers, InterruptControllers.handles(port: port) {
       let value = UInt64(controllers.readPort(port, width: width))
       state.context.pointee.trace?.access(state, LeaveReason.portIn, UInt64(port), width, value)
@@ -27,6 +30,7 @@ extension Executor {
   }
 
   func portOut(_ port: UInt16, _ value: UInt64, _ width: Int) throws(Fault) {
+    state.notePort(port, width)
     if let controllers = state.context.pointee.controllers, InterruptControllers.handles(port: port) {
       state.context.pointee.trace?.access(state, LeaveReason.portOut, UInt64(port), width, value)
       return controllers.writePort(port, UInt32(truncatingIfNeeded: value), width: width)

@@ -48,7 +48,7 @@ extension Executor {
       if i.operands[0].registerClass == .segment, i.operands[0].kind == .register {
         try loadSegment(Int(i.operands[0].number), UInt16(truncatingIfNeeded: value))
         adjustStack(size)
-        if Int(i.operands[0].number) == SegmentRegister.ss { state.pointee.shadow = 1 }
+        if Int(i.operands[0].number) == SegmentRegister.ss { state.pointee.shadow = InterruptShadow.stackSegment }
       } else {
         // The address of a destination with RSP is computed after the increment.
         let saved = general(General.rsp)

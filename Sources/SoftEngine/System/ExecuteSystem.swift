@@ -1,6 +1,13 @@
 import CSoftCPU
 import X86
 
+/// `soft_cpu.shadow`: why interrupts are held off for an instruction.
+enum InterruptShadow {
+  static let sti: UInt8 = 1
+  /// MOV SS and POP SS hold off debug exceptions too.
+  static let stackSegment: UInt8 = 2
+}
+
 extension Executor {
   /// Privileged and system instructions. False: not one of these.
   func executeSystem() throws(Fault) -> Bool {
@@ -12,7 +19,7 @@ extension Executor {
       state.pointee.system_flags &= ~RFLAGS.if
     case .sti:
       try requireIOPL()
-      if state.pointee.system_flags & RFLAGS.if == 0 { state.pointee.shadow = 1 }
+      if state.pointee.system_flags & RFLAGS.if == 0 { state.pointee.shadow = InterruptShadow.sti }
       state.pointee.system_flags |= RFLAGS.if
     case .mov: try moveSystemRegister()
     case .lgdt, .lidt:
@@ -47,7 +54,8 @@ extension Executor {
       let isSet = i.operation == .stac
       state.pointee.system_flags = state.pointee.system_flags & ~RFLAGS.ac | (isSet ? RFLAGS.ac : 0)
       TLB.select(state)
-    case .invlpg: TLB.flush(state, page: state.segment(Int(i.segment)).pointee.linear_base &+ offset)
+    case .invlpg: TLB.flush(state, page: state.wrap(state.segment(Int(i.segment)).pointee.linear_base &+ offset))
+    case .invpcid: try invalidatePCID()
     case .invd, .wbinvd: break
     case .lldt, .ltr: try loadSystemSegment()
     case .sldt, .str:
@@ -76,6 +84,14 @@ extension Executor {
       let gs = state.segment(SegmentRegister.gs)
       swap(&gs.pointee.base, &state.pointee.kernel_gs_base)
       gs.pointee.linear_base = gs.pointee.base
+    case .lar, .lsl: try loadAccessRightsOrLimit()
+    case .verr, .verw: try verifySegment()
+    case .arpl: try adjustRequestedPrivilege()
+    case .rdfsbase, .rdgsbase, .wrfsbase, .wrgsbase: try accessSegmentBase()
+    case .rdrand, .rdseed: try readRandom()
+    case .rdpid: setGeneral(i.operands[0].number, state.pointee.tsc_aux)
+    // There are no performance counters.
+    case .rdpmc: throw .protection
     default: return false
     }
     return true
@@ -92,97 +108,27 @@ extension Executor {
   }
 
   /// POPF's and IRET's way to RFLAGS: what CPL and IOPL permit.
-  func loadFlags(_ value: UInt64, size: Int) {
+  func loadFlags(_ value: UInt64, size: Int, privilege: UInt8? = nil) {
     var permitted = RFLAGS.loadable
     if state.pointee.isProtected {
-      if state.pointee.cpl != 0 { permitted &= ~RFLAGS.iopl }
-      if state.pointee.cpl > UInt8(truncatingIfNeeded: state.pointee.system_flags >> 12 & 3) { permitted &= ~RFLAGS.if }
+      let privilege = privilege ?? state.pointee.cpl
+      if privilege != 0 { permitted &= ~RFLAGS.iopl }
+      if privilege > UInt8(truncatingIfNeeded: state.pointee.system_flags >> 12 & 3) { permitted &= ~RFLAGS.if }
     }
     if size == 2 { permitted &= 0xFFFF }
     state.pointee.system_flags = state.pointee.system_flags & ~permitted | value & permitted
     state.arithmeticFlags = value
-    TLB.select(state)
-    if state.pointee.events_waiting != 0 { soft_request_attention(state, Attention.interrupt) }
+    state.flagsChanged()
   }
 
   private func moveSystemRegister() throws(Fault) {
     let (to, from) = (i.operands[0], i.operands[1])
-    switch (to.registerClass, from.registerClass) {
-    case (.segment, _):
-      let selector = UInt16(truncatingIfNeeded: try read(1))
-      try loadSegment(Int(to.number), selector)
-      if Int(to.number) == SegmentRegister.ss { state.pointee.shadow = 1 }
-    case (_, .control):
-      let value: UInt64
-      switch from.number {
-      case 0: value = state.pointee.cr0
-      case 2: value = state.pointee.cr2
-      case 3: value = state.pointee.cr3
-      case 4: value = state.pointee.cr4
-      default: value = UInt64(state.context.pointee.controllers?.taskPriority(of: state.context.pointee.index) ?? 0)
-      }
-      setGeneral(to.number, value, size: state.pointee.is64BitCode ? 8 : 4)
-    case (.control, _):
-      let value = general(from.number) & (state.pointee.is64BitCode ? .max : 0xFFFF_FFFF)
-      switch to.number {
-      case 0: try writeControl0(value)
-      case 2: state.pointee.cr2 = value
-      case 3: try state.loadControlRegister3(value & ~(1 << 63))
-      case 4: try writeControl4(value)
-      default:
-        guard value < 16 else { throw .protection }
-        state.context.pointee.controllers?.setTaskPriority(of: state.context.pointee.index, UInt8(value))
-      }
-    case (_, .debug):
-      let number = from.number == 4 || from.number == 5 ? from.number &+ 2 : from.number
-      let value = withUnsafeBytes(of: &state.pointee.dr) {
-        $0.load(fromByteOffset: Int(number & 7) * 8, as: UInt64.self)
-      }
-      setGeneral(to.number, value, size: state.pointee.is64BitCode ? 8 : 4)
-    case (.debug, _):
-      let number = to.number == 4 || to.number == 5 ? to.number &+ 2 : to.number
-      let value = general(from.number)
-      withUnsafeMutableBytes(of: &state.pointee.dr) {
-        $0.storeBytes(of: value, toByteOffset: Int(number & 7) * 8, as: UInt64.self)
-      }
-    default: throw .undefined
-    }
-  }
-
-  func writeControl0(_ value: UInt64) throws(Fault) {
-    let old = state.pointee.cr0
-    let new = value & 0xE005_003F | CR0.et
-    if new & CR0.pg != 0, new & CR0.pe == 0 { throw .protection }
-    if new & CR0.nw != 0, new & CR0.cd == 0 { throw .protection }
-    if new & CR0.pg != 0, old & CR0.pg == 0 {
-      if state.pointee.efer & EFER.lme != 0 {
-        guard state.pointee.cr4 & CR4.pae != 0 else { throw .protection }
-        state.pointee.efer |= EFER.lma
-      } else if state.pointee.cr4 & CR4.pae != 0 {
-        try state.loadPageDirectoryPointers()
-      }
-    }
-    if new & CR0.pg == 0, old & CR0.pg != 0 {
-      if state.pointee.is64BitCode { throw .protection }
-      state.pointee.efer &= ~EFER.lma
-    }
-    state.pointee.cr0 = new
-    if new & CR0.pe == 0 { state.pointee.cpl = 0 }
-    TLB.flush(state)
-    state.updateMode()
-    state.updateSegments()
-  }
-
-  private func writeControl4(_ value: UInt64) throws(Fault) {
-    guard value & ~state.context.pointee.permittedCR4 == 0 else { throw .protection }
-    if state.pointee.isLongMode, value & CR4.pae == 0 { throw .protection }
-    let old = state.pointee.cr4
-    state.pointee.cr4 = value
-    if value & CR4.pae != 0, old & CR4.pae == 0, state.pointee.cr0 & CR0.pg != 0, !state.pointee.isLongMode {
-      try state.loadPageDirectoryPointers()
-    }
-    TLB.flush(state)
-    state.updateMode()
+    if to.registerClass == .control || from.registerClass == .control { return try moveControlRegister() }
+    if to.registerClass == .debug || from.registerClass == .debug { return try moveDebugRegister() }
+    guard to.registerClass == .segment else { throw .undefined }
+    let selector = UInt16(truncatingIfNeeded: try read(1))
+    try loadSegment(Int(to.number), selector)
+    if Int(to.number) == SegmentRegister.ss { state.pointee.shadow = InterruptShadow.stackSegment }
   }
 
   private func identify() {
@@ -201,24 +147,4 @@ extension Executor {
 extension UnsafeMutablePointer where Pointee == soft_cpu {
   /// IA32_TIME_STAMP_COUNTER.
   var timeStampCounter: UInt64 { context.pointee.clock() &+ pointee.tsc_offset }
-
-  func raiseSingleStep() {
-    pointee.dr.6 |= 1 << 14
-    record(self, .exception(Vector.debug, errorCode: nil))
-  }
-
-  func loadControlRegister3(_ value: UInt64) throws(Fault) {
-    pointee.cr3 = value
-    if pointee.cr0 & CR0.pg != 0, pointee.cr4 & CR4.pae != 0, !pointee.isLongMode { try loadPageDirectoryPointers() }
-    TLB.flush(self)
-  }
-
-  /// Loads the four entries of PAE paging's first level (SDM vol. 3, 4.4.1).
-  func loadPageDirectoryPointers() throws(Fault) {
-    let table = pointee.cr3 & 0xFFFF_FFE0
-    guard let host = context.pointee.map.host(table) else { throw .protection }
-    withUnsafeMutableBytes(of: &pointee.pdpte) {
-      $0.copyMemory(from: UnsafeRawBufferPointer(start: host, count: 32))
-    }
-  }
 }

@@ -67,7 +67,7 @@ extension Executor {
 
   func readMSR(_ number: UInt32) throws(Fault) -> UInt64 {
     let context = state.context
-    if number == MSR.tscDeadline { try require(.tsc_deadline) }
+    if number == MSR.tscDeadline { try require(.tscDeadline) }
     if let controllers = context.pointee.controllers, InterruptControllers.handles(msr: number) {
       do { return try controllers.readMSR(of: context.pointee.index, number) } catch { throw .protection }
     }
@@ -77,10 +77,10 @@ extension Executor {
     case MSR.apicBase: return 0xFEE0_0800 | (context.pointee.index == 0 ? 0x100 : 0)
     case MSR.featureControl: return 1
     case MSR.tscAdjust:
-      try require(.tsc_adjust)
+      try require(.tscAdjust)
       return context.pointee.msr.tscAdjust
     case MSR.speculationControl:
-      try require(.spec_ctrl)
+      try require(.speculationControl)
       return context.pointee.msr.speculationControl
     case MSR.microcodeRevision: return 0x1F << 32
     // Bits 15:8: the counter's rate in units of 133 MHz.
@@ -89,7 +89,7 @@ extension Executor {
       try require(.mtrr)
       return MemoryTypeRanges.capability
     case MSR.architecturalCapabilities:
-      try require(.arch_capabilities)
+      try require(.architecturalCapabilities)
       return architecturalCapabilities
     case MSR.sysenterCS: return state.pointee.sysenter_cs
     case MSR.sysenterESP: return state.pointee.sysenter_esp
@@ -129,7 +129,7 @@ extension Executor {
 
   func writeMSR(_ number: UInt32, _ value: UInt64) throws(Fault) {
     let context = state.context
-    if number == MSR.tscDeadline { try require(.tsc_deadline) }
+    if number == MSR.tscDeadline { try require(.tscDeadline) }
     if let controllers = context.pointee.controllers, InterruptControllers.handles(msr: number) {
       do {
         try controllers.writeMSR(of: context.pointee.index, number, value, tsc: state.timeStampCounter)
@@ -139,15 +139,15 @@ extension Executor {
     switch number {
     case MSR.tsc: state.adjustTimeStampCounter(value &- state.timeStampCounter)
     case MSR.tscAdjust:
-      try require(.tsc_adjust)
+      try require(.tscAdjust)
       state.adjustTimeStampCounter(value &- context.pointee.msr.tscAdjust)
     case MSR.speculationControl:
-      try require(.spec_ctrl)
+      try require(.speculationControl)
       // IBRS and STIBP.
       guard value & ~3 == 0 else { throw .protection }
       context.pointee.msr.speculationControl = value
     case MSR.predictionCommand:
-      try require(.spec_ctrl)
+      try require(.speculationControl)
       guard value & ~1 == 0 else { throw .protection }
     // Revision 0 before CPUID asks for the revision; there are no updates.
     case MSR.microcodeUpdate, MSR.microcodeRevision: break

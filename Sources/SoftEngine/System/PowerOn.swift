@@ -34,10 +34,13 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
     pointee.gdtr = soft_table(base: 0, limit: 0xFFFF)
     pointee.idtr = soft_table(base: 0, limit: 0xFFFF)
     pointee.rip = 0xFFF0
-    pointee.dr.6 = 0xFFFF_0FF0
-    pointee.dr.7 = 0x400
+    (pointee.dr.0, pointee.dr.1, pointee.dr.2, pointee.dr.3) = (0, 0, 0, 0)
+    pointee.dr.6 = DR6.fixed
+    pointee.dr.7 = DR7.fixed
+    pointee.pending_debug = 0
     forgetAnswers()
     updateMode()
     updateSegments()
+    updateBreakpoints()
   }
 }

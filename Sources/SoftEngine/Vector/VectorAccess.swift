@@ -83,8 +83,7 @@ func loadVector<Form: AddressForm, Width: VectorWidth>(
     state.pointee.linear = linear
     return tail(state, op, slow)
   }
-  let host = TLB.host(entry, linear)
-  Width.load(vectorRegister(state, op.pointee.dst), from: host)
+  Width.load(vectorRegister(state, op.pointee.dst), from: TLB.host(entry, linear))
   return next(state, op)
 }
 
@@ -102,8 +101,7 @@ func storeVector<Form: AddressForm, Width: VectorWidth>(
     state.pointee.linear = linear
     return tail(state, op, slow)
   }
-  let host = TLB.host(entry, linear)
-  Width.store(vectorRegister(state, op.pointee.src), to: host)
+  Width.store(vectorRegister(state, op.pointee.src), to: TLB.host(entry, linear))
   return next(state, op)
 }
 

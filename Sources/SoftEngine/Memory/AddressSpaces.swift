@@ -1,0 +1,75 @@
+/// What is remembered of address spaces that are not the current one, by PCID (SDM vol. 3, 4.10.1).
+struct AddressSpaces {
+  struct Space {
+    /// Generations of tags in the TLB and in the jump cache; 0: none.
+    var translations: UInt64 = 0
+    var jumps: UInt64 = 0
+  }
+
+  /// Its PCID; 0 while there are none.
+  var current: UInt64 = 0
+  /// The last generations given out.
+  var lastGeneration: UInt64 = 1
+  var lastJumps: UInt64 = 1
+  /// 2 MiB regions that were translated by large pages since the last complete flush.
+  var largeRegions = PageFilter()
+  /// A page of 1 GiB was used.
+  var hasHugePages = false
+
+  /// Few are in use at a time: the oldest makes room.
+  private var pcids = InlineArray<16, UInt64>(repeating: .max)
+  private var spaces = InlineArray<16, Space>(repeating: Space())
+  private var oldest = 0
+
+  func find(_ pcid: UInt64) -> Space? {
+    for index in pcids.indices where pcids[index] == pcid && spaces[index].translations != 0 { return spaces[index] }
+    return nil
+  }
+
+  /// Remembers the generations of the current space, which is left.
+  mutating func leave(_ translations: UInt64, jumps: UInt64) {
+    let space = Space(translations: translations, jumps: jumps)
+    for index in pcids.indices where pcids[index] == current {
+      spaces[index] = space
+      return
+    }
+    pcids[oldest] = current
+    spaces[oldest] = space
+    oldest = (oldest + 1) & 15
+  }
+
+  mutating func forget(_ pcid: UInt64) {
+    for index in pcids.indices where pcids[index] == pcid { pcids[index] = .max }
+  }
+
+  mutating func forgetAll() {
+    for index in pcids.indices { pcids[index] = .max }
+    largeRegions.removeAll()
+    hasHugePages = false
+  }
+
+  mutating func forgetJumps() {
+    for index in spaces.indices { spaces[index].jumps = 0 }
+  }
+}
+
+/// A set of page numbers that may claim to hold others, too.
+struct PageFilter {
+  private var words = InlineArray<64, UInt64>(repeating: 0)
+
+  private static func hash(_ number: UInt64) -> UInt64 { (number ^ number >> 12 ^ number >> 24) & 4095 }
+
+  mutating func insert(_ number: UInt64) {
+    let bit = Self.hash(number)
+    words[Int(bit >> 6)] |= 1 << (bit & 63)
+  }
+
+  func contains(_ number: UInt64) -> Bool {
+    let bit = Self.hash(number)
+    return words[Int(bit >> 6)] >> (bit & 63) & 1 != 0
+  }
+
+  mutating func removeAll() {
+    for index in words.indices { words[index] = 0 }
+  }
+}
