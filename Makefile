@@ -24,7 +24,7 @@ RELEASE_FLAGS := -c release --static-swift-stdlib --disable-local-rpath -Xswiftc
 all: build
 
 demo:
-	@.ci/packages build demo
+	@.ci/packages build debian
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory -C guests debian.img
 	@echo
@@ -47,21 +47,29 @@ test:
 	$(SWIFT) build --build-tests
 	$(SWIFT) test --skip-build --disable-xctest
 
-# With the tests that take minutes.
+# With the tests that take minutes, and the systems they boot.
 test-long:
+	@.ci/packages build test debian
+	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory -C guests systems
 	VMRUN_TEST_LONG=1 $(MAKE) --no-print-directory test
 
 guests:
 	@$(MAKE) --no-print-directory -C guests all
 
-# `make bench BENCH="port start"` chooses: port, version, start, seabios.
+# `make bench BENCH="port start"` chooses: port, version, start, seabios, integer, sse2, login.
 bench:
 	@.ci/packages build bench
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory build PRODUCT=vmrun-bench
-	@$(MAKE) --no-print-directory -C guests build/portbench.rom build/first-byte.rom build/boot-sector.img
+	@$(MAKE) --no-print-directory -C guests build/portbench.rom build/first-byte.rom build/boot-sector.img bench debian.img
 	@echo
 	@.build/release/vmrun-bench $(BINARY) guests/build $(BENCH)
+
+# What the compiler made of the software CPU's handlers.
+.PHONY: check-handlers
+check-handlers: build
+	@.ci/check-handlers .build/release/SoftEngine.build
 
 .PHONY: lint-man
 lint-man:

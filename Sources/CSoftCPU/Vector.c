@@ -118,11 +118,12 @@ static inline void set_flags(soft_cpu *cpu, uint64_t cf, uint64_t pf, uint64_t z
   cpu->carries = cf << 63 | (cf ^ of) << 62 | (pf ^ 1) << 8 | sf;
 }
 
+// Not "=@ccc" and its kin: with several of them LLVM 21 makes an SBB, which changes the flags that others still read.
 #define COMPARISON(name)                                                                                     \
   void soft_##name(soft_cpu *cpu, const soft_op *op) {                                                       \
     uint8_t cf, pf, zf;                                                                                      \
-    __asm__ volatile(#name " %4, %3"                                                                         \
-                     : "=@ccc"(cf), "=@ccp"(pf), "=@ccz"(zf)                                                 \
+    __asm__ volatile(#name " %4, %3\n\tsetc %0\n\tsetp %1\n\tsetz %2"                                      \
+                     : "=q"(cf), "=q"(pf), "=q"(zf)                                                          \
                      : "x"(*(const vector *)slot(cpu, op->dst)), "x"(*(const vector *)slot(cpu, op->src)));  \
     set_flags(cpu, cf, pf, zf, 0, 0);                                                                        \
     NEXT;                                                                                                    \
@@ -134,8 +135,8 @@ COMPARISON(ucomisd)
 
 void soft_ptest(soft_cpu *cpu, const soft_op *op) {
   uint8_t cf, zf;
-  __asm__ volatile("ptest %3, %2"
-                   : "=@ccc"(cf), "=@ccz"(zf)
+  __asm__ volatile("ptest %3, %2\n\tsetc %0\n\tsetz %1"
+                   : "=q"(cf), "=q"(zf)
                    : "x"(*(const vector *)slot(cpu, op->dst)), "x"(*(const vector *)slot(cpu, op->src)));
   set_flags(cpu, cf, 0, zf, 0, 0);
   NEXT;
@@ -180,7 +181,7 @@ static uint32_t host_mxcsr(void) {
 
 static void set_host_mxcsr(uint32_t value) { __asm__ volatile("ldmxcsr %0" : : "m"(value)); }
 
-enum { mxcsr_flags = 0x3F, mxcsr_masks = 0x1F80, mxcsr_default = 0x1F80 };
+enum { mxcsr_flags = 0x3F, mxcsr_masks = 0x1F80, mxcsr_default = 0x1F80, mxcsr_flush = 0x8000 };
 
 // The host's code sets flags, too: what it set since the guest ran last is thrown away. Most guests use the host's
 // rounding and have the same sticky flags soon, so that neither has to load the register.
@@ -204,8 +205,9 @@ void soft_set_mxcsr(soft_cpu *cpu, uint32_t value) {
   set_host_mxcsr(value | mxcsr_masks);
 }
 
-void soft_clear_float_flags(const soft_cpu *cpu, uint32_t extra) {
-  set_host_mxcsr((cpu->mxcsr & ~(uint32_t)mxcsr_flags) | mxcsr_masks | extra);
+void soft_clear_float_flags(const soft_cpu *cpu, uint8_t flushes) {
+  uint32_t control = cpu->mxcsr & ~(uint32_t)(mxcsr_flags | mxcsr_flush);
+  set_host_mxcsr(control | mxcsr_masks | (flushes ? mxcsr_flush : cpu->mxcsr & mxcsr_flush));
 }
 
 uint32_t soft_float_flags(void) { return host_mxcsr() & mxcsr_flags; }

@@ -74,7 +74,7 @@ void soft_x87_store_control(soft_cpu *cpu, const soft_op *op) {
 void soft_x87_point(soft_cpu *cpu, const soft_op *op) {
   uint64_t base = *(uint64_t *)((char *)cpu + op->base);
   uint64_t index = *(uint64_t *)((char *)cpu + op->index);
-  cpu->x87_data = (base + (index << op->shift) + (uint64_t)op->imm) & op->aux;
+  cpu->x87_data = (base + (index << (op->shift & 3)) + (uint64_t)op->imm) & op->aux;
   NEXT;
 }
 
@@ -113,6 +113,11 @@ void soft_mmx_write(soft_cpu *cpu, const soft_op *op) {
   uint8_t *to = cpu->x87.registers + 10 * (op->dst & 7);
   __builtin_memcpy(to, slot(cpu, op->src), 8);
   to[8] = to[9] = 0xFF;
+  NEXT;
+}
+
+void soft_mmx_enter(soft_cpu *cpu, const soft_op *op) {
+  soft_mmx_begin(cpu);
   NEXT;
 }
 

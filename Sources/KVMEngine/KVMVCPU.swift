@@ -95,7 +95,7 @@ public final class KVMVCPU: VCPU, @unchecked Sendable {
 
   /// Goes on with an instruction; nil: it is done.
   private func interpret() -> Exit? {
-    guard let interpreter, var (state, failure) = interpretation else { return nil }
+    guard let interpreter, let (begun, failure) = interpretation else { return nil }
     switch interpreter.advance() {
     case .exit(let exit):
       guard !EmulationFallback.isKernels(exit) else { return .failure(failure) }
@@ -104,6 +104,7 @@ public final class KVMVCPU: VCPU, @unchecked Sendable {
       interpretation = nil
       fallback.countOne()
       do throws(EngineFailure) {
+        var state = begun
         try state.apply(new, to: fd.raw)
         return nil
       } catch { return .failure(error) }

@@ -14,9 +14,9 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   /// The access the last exit reported.
   private var pending: UInt32?
   private var single: UnsafeMutablePointer<Block>?
-  private let tracesInstructions: Bool
   /// RFLAGS.TF was set as the single instruction began.
   private var steps = false
+  private let tracesInstructions: Bool
 
   // What other threads ask for; `attend` tells of it.
   /// False: the vCPU executes nothing, and will look at `attention` before it does.
@@ -148,15 +148,11 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     while true {
       let attention = soft_take_attention(state)
       if attention & Attention.urgent != 0 { serve(attention) }
-      if let op = context.pointee.resumption {
+      if context.pointee.resumption != nil {
         // The instruction is completed first.
         let later = attention & ~Attention.urgent
         if later != 0 { soft_request_attention(state, later) }
-        context.pointee.resumption = nil
-        state.pointee.leave = LeaveReason.dispatch
-        state.pointee.device_next = 0
-        interpret(state, from: op)
-        if single != nil { finishSingle() }
+        resume()
       } else {
         // A link may start in a block that died.
         if state.pointee.code_changed != 0 { context.pointee.link = nil }
@@ -227,8 +223,8 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     let steps = state.pointee.system_flags & RFLAGS.tf != 0
     let resumes = state.pointee.system_flags & RFLAGS.rf != 0
     let isSingle = state.pointee.shadow != 0 || steps || state.needsSingleSteps || tracesInstructions || onlyOne
-    let isStackShadow = state.pointee.shadow == InterruptShadow.stackSegment
     if tracesInstructions { context.pointee.trace?.instruction(state) }
+    let isStackShadow = state.pointee.shadow == InterruptShadow.stackSegment
     state.pointee.shadow = 0
     state.pointee.step_suppressed = 0
     state.pointee.system_flags &= ~RFLAGS.rf

@@ -8,6 +8,9 @@ public enum GuestRunner {
     return tests[..<(tests.lastIndex(of: "/") ?? tests.startIndex)] + "/vmrun"
   }()
 
+  /// What `make build` leaves: for whole systems, which an engine built for debugging takes too long for.
+  public static var releaseProgram: String { "\(root)/.build/release/vmrun" }
+
   /// The top of the source tree.
   public static let root = #filePath.split(separator: "/", omittingEmptySubsequences: false).dropLast(3)
     .joined(separator: "/")
@@ -16,7 +19,7 @@ public enum GuestRunner {
   public static func guest(_ name: String) throws -> String {
     let path = "\(root)/guests/build/\(name)"
     guard (try? Descriptor.open(path, .readOnly)) != nil else {
-      throw ProgramError("\(path) is missing: run make guests")
+      throw ProgramError("\(path) is missing: run make guests, or make -C guests systems")
     }
     return path
   }
@@ -39,7 +42,7 @@ public enum GuestRunner {
   /// - Parameter seconds: the time limit of the whole run.
   @discardableResult
   public static func run<Result>(
-    _ arguments: [String], streams: ProgramStreams = ProgramStreams(), seconds: Double = 60,
+    _ arguments: [String], program: String = program, streams: ProgramStreams = ProgramStreams(), seconds: Double = 60,
     rights: ProgramRights = .same,
     body: (RunningProgram) async throws -> Result
   ) async throws -> Result {

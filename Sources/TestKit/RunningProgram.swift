@@ -105,13 +105,29 @@ public final class RunningProgram: Sendable {
   public func restoreTerminal() { streams.terminalMode?.restore() }
 
   /// Waits until `text` is in what it wrote after the first `offset` bytes.
-  public func wait(for text: String, on source: Source = .output, after offset: Int = 0, seconds: Double = 10)
-    async throws
-  {
+  /// - Parameter failures: texts after which there is no use in waiting.
+  public func wait(
+    for text: String, on source: Source = .output, after offset: Int = 0, unless failures: [String] = [],
+    seconds: Double = 10
+  ) async throws {
     let wanted = Array(text.utf8)
+    let unwanted = failures.map { Array($0.utf8) }
+    let overlap = unwanted.reduce(wanted.count) { max($0, $1.count) } - 1
+    var failure: String?
+    var searched = offset
     try await wait(seconds: seconds, "'\(text)'") {
       let bytes = state.withLock { source == .output ? $0.output : $0.error }
-      return bytes.dropFirst(offset).contains(wanted)
+      guard bytes.count > searched else { return wanted.isEmpty }
+      let new = bytes[max(offset, searched - overlap)...]
+      searched = bytes.count
+      if new.contains(wanted) { return true }
+      failure = zip(failures, unwanted).first { new.contains($0.1) }?.0
+      return failure != nil
+    }
+    if let failure {
+      // What follows says why.
+      try await Task.sleep(for: .seconds(2))
+      throw ProgramError("'\(failure)' instead of '\(text)'\n\(transcript)")
     }
   }
 
@@ -146,9 +162,14 @@ public final class RunningProgram: Sendable {
     }
   }
 
-  /// Everything it has said, for a failure's message.
+  /// The last that it has said, for a failure's message.
   public var transcript: String {
-    "--- \(ending.map { "\($0)" } ?? "running"), output:\n\(output)\n--- error:\n\(error)\n---"
+    "--- \(ending.map { "\($0)" } ?? "running"), output:\n\(Self.end(of: output))\n--- error:\n\(Self.end(of: error))\n---"
+  }
+
+  private static func end(of text: String) -> String {
+    let lines = text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline)
+    return lines.count <= 100 ? text : "(\(lines.count - 100) lines)\n" + lines.suffix(100).joined(separator: "\n")
   }
 
   // MARK: What the test does to it
@@ -245,13 +266,16 @@ public final class RunningProgram: Sendable {
   }
 }
 
-extension Sequence<UInt8> {
+extension ArraySlice<UInt8> {
   /// Whether the bytes occur one after the other.
   fileprivate func contains(_ bytes: [UInt8]) -> Bool {
-    let all = Array(self)
-    guard !bytes.isEmpty, all.count >= bytes.count else { return bytes.isEmpty }
-    return (0...all.count - bytes.count).contains {
-      all[$0] == bytes[0] && all[$0..<$0 + bytes.count].elementsEqual(bytes)
+    guard let first = bytes.first else { return true }
+    var rest = self
+    while let start = rest.firstIndex(of: first) {
+      rest = rest[start...]
+      if rest.starts(with: bytes) { return true }
+      rest = rest.dropFirst()
     }
+    return false
   }
 }

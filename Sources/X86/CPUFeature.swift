@@ -138,7 +138,7 @@ extension CPUFeature {
     row(.xsaveopt, xsaveEAX, 0, .max, .xsaveopt, needs: [.xsave]),
     row(.xsavec, xsaveEAX, 1, .max, .xsavec, needs: [.xsave]),
     row(.xgetbv1, xsaveEAX, 2, .max, needs: [.xsave]),
-    row(.xsaves, xsaveEAX, 3, .max, .xsaves, needs: [.xsavec], isImplemented: false),
+    row(.xsaves, xsaveEAX, 3, .max, .xsaves, needs: [.xsavec]),
 
     row(.lahfLM, extendedECX, 0, .v2, needs: [.lm]),
     row(.lzcnt, extendedECX, 5, .max, .lzcnt),

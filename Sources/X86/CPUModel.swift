@@ -56,6 +56,13 @@ public struct CPUModel: Sendable, Equatable {
     }
   }
 
+  /// The model without some features and those that need them.
+  public func removing(_ features: [CPUFeature]) -> CPUModel {
+    var model = self
+    for feature in features { model.remove(feature) }
+    return model
+  }
+
   public func has(_ feature: CPUFeature) -> Bool { features.contains(feature) }
 
   /// What the decoder lets through.

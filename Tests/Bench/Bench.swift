@@ -1,8 +1,8 @@
 import Glibc
 import LinuxSystem
 
-/// Measures vmrun beside QEMU in the same run: `vmrun-bench VMRUN GUESTS [port|version|start|seabios]...`, where GUESTS
-/// is the directory of the built guests. Contenders take turns, so that what else the host does hits all alike.
+/// Measures vmrun beside QEMU in the same run: `vmrun-bench VMRUN GUESTS [PART]...`, where GUESTS is the directory of
+/// the built guests. Contenders take turns, so that what else the host does hits all alike.
 /// `QEMU=` names another QEMU, `RUNS=` how often the shortest ones are repeated.
 @main struct Bench {
   let vmrun: String
@@ -13,12 +13,14 @@ import LinuxSystem
   static func main() {
     var arguments = CommandLine.arguments.dropFirst()
     guard let vmrun = arguments.popFirst(), let guests = arguments.popFirst() else {
-      StandardStream.report("usage: vmrun-bench VMRUN GUESTS [port|version|start|seabios]...")
+      StandardStream.report("usage: vmrun-bench VMRUN GUESTS [port|version|start|seabios|integer|sse2|login]...")
       exit(64)
     }
     let bench = Bench(vmrun: vmrun, guests: guests)
-    let parts: [(name: String, run: () throws -> [Table])] = [
+    let parts: [(name: String, run: () throws -> [any Report])] = [
       ("port", bench.port), ("version", bench.version), ("start", bench.start), ("seabios", bench.seaBIOS),
+      ("integer", { try bench.programs("integer", "Integer programs", goal: 0.35) }),
+      ("sse2", { try bench.programs("sse2", "SSE2 double programs", goal: 1.2) }), ("login", bench.login),
     ]
     do {
       for part in parts where arguments.isEmpty || arguments.contains(part.name) {
@@ -32,20 +34,20 @@ import LinuxSystem
 
   init(vmrun: String, guests: String) { (self.vmrun, self.guests) = (vmrun, guests) }
 
-  private func vmrunMachine(_ arguments: [String]) -> [String] {
-    [vmrun, "--memory", "512M", "--no-reboot"] + arguments
+  private func vmrunMachine(accel: String = "kvm", memory: String = "512M", _ arguments: [String]) -> [String] {
+    [vmrun, "--accel", accel, "--memory", memory, "--no-reboot"] + arguments
   }
 
   /// QEMU with the machine that vmrun has: a PC with a VGA and an IDE controller, its BIOS speaking on COM1.
-  private func qemuMachine(_ arguments: [String]) -> [String] {
+  private func qemuMachine(accel: String = "kvm", memory: String = "512M", _ arguments: [String]) -> [String] {
     [
-      qemu, "-M", "pc,accel=kvm,graphics=off", "-m", "512M", "-nic", "none", "-vga", "std", "-display", "none",
+      qemu, "-M", "pc,accel=\(accel),graphics=off", "-m", memory, "-nic", "none", "-vga", "std", "-display", "none",
       "-monitor", "none", "-serial", "stdio", "-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
     ] + arguments
   }
 
   /// A port read that the real-time clock answers: in the device process, in QEMU, and in a loop around KVM_RUN.
-  private func port() throws -> [Table] {
+  private func port() throws -> [any Report] {
     let rom = "\(guests)/portbench.rom"
     var contenders = [
       PortContender("vmrun") { try ChildRun(vmrunMachine(["--firmware", rom])).text },
@@ -60,13 +62,13 @@ import LinuxSystem
     ]
   }
 
-  private func version() throws -> [Table] {
+  private func version() throws -> [any Report] {
     let runs = try alternate([("vmrun", [vmrun, "--version"]), ("QEMU", [qemu, "--version"])], times: repetitions)
     return [try table("--version", goal: 0.5, runs) { $0.end }]
   }
 
   /// From before exec to the first byte of a guest that writes one to COM1 at once, and to the end of the run.
-  private func start() throws -> [Table] {
+  private func start() throws -> [any Report] {
     let rom = "\(guests)/first-byte.rom"
     let runs = try alternate(
       [
@@ -80,7 +82,7 @@ import LinuxSystem
     ]
   }
 
-  private func seaBIOS() throws -> [Table] {
+  private func seaBIOS() throws -> [any Report] {
     let image = "\(guests)/boot-sector.img"
     let runs = try alternate(
       [
@@ -88,6 +90,31 @@ import LinuxSystem
         ("QEMU", qemuMachine(["-drive", "file=\(image),format=raw,snapshot=on"])),
       ], mark: "Booting from", times: max(3, repetitions / 20))
     return [try table("Exec to SeaBIOS's \"Booting from\"", goal: 1.3, runs) { $0.mark }]
+  }
+
+  /// What a compiler makes of everyday loops, on both software processors: `guests/Bench`.
+  private func programs(_ rom: String, _ title: String, goal: Double) throws -> [any Report] {
+    let image = ["\(guests)/bench/\(rom).rom"]
+    var (ours, theirs) = (ProgramTimes("vmrun"), ProgramTimes("QEMU"))
+    for _ in 0..<3 {
+      try ours.add(ChildRun(vmrunMachine(accel: "soft", ["--firmware"] + image)))
+      try theirs.add(ChildRun(qemuMachine(accel: "tcg", ["-bios"] + image)))
+    }
+    return [try SpeedTable("\(title), both without KVM", goal: goal, ours, theirs)]
+  }
+
+  /// Power-on to the prompt of Debian's getty.
+  private func login() throws -> [any Report] {
+    let image = "\(guests)/debian.img"
+    let runs = try alternate(
+      [
+        ("vmrun", vmrunMachine(accel: "soft", memory: "1G", ["--snapshot", image])),
+        (
+          "QEMU",
+          qemuMachine(accel: "tcg", memory: "1G", ["-drive", "file=\(image),format=raw,if=ide,snapshot=on"])
+        ),
+      ], mark: "vmrun login:", times: 3)
+    return [try table("Exec to Debian's \"login:\", both without KVM", goal: 2.5, runs) { $0.mark }]
   }
 
   private typealias Runs = (name: String, runs: [ChildRun])

@@ -5,6 +5,8 @@ import LinuxSystem
 struct ChildRun {
   /// What it wrote to standard output.
   private(set) var text = ""
+  /// Its lines, without their ends, and when each end had come.
+  private(set) var lines: [(text: String, time: UInt64)] = []
   /// When the text that was waited for had come; nil when it did not.
   private(set) var mark: UInt64?
   private(set) var end: UInt64 = 0
@@ -31,6 +33,7 @@ struct ChildRun {
     guard error == 0 else { throw SystemError("posix_spawnp", command[0], errno: error) }
     _ = consume output
     var bytes: [UInt8] = []
+    var line: [UInt8] = []
     var buffer = [UInt8](repeating: 0, count: 4096)
     while true {
       var entries = [PollEntry(input.raw, .readable)]
@@ -43,9 +46,19 @@ struct ChildRun {
       let count = try buffer.withUnsafeMutableBytes { try input.read(into: $0) }
       guard count > 0 else { break }
       bytes += buffer.prefix(count)
-      text = String(decoding: bytes, as: UTF8.self)
-      if self.mark == nil, !mark.isEmpty, text.contains(mark) { self.mark = now }
+      for byte in buffer.prefix(count) where byte != 0x0D {
+        if byte != 0x0A {
+          line.append(byte)
+          continue
+        }
+        lines.append((String(decoding: line, as: UTF8.self), now))
+        line = []
+      }
+      // The mark may begin in what came before.
+      let new = String(decoding: bytes.suffix(count + mark.utf8.count), as: UTF8.self)
+      if self.mark == nil, !mark.isEmpty, new.contains(mark) { self.mark = now }
     }
+    text = String(decoding: bytes, as: UTF8.self)
     var status: CInt = 0
     guard waitpid(child, &status, 0) == child else { throw SystemError("waitpid") }
     end = monotonicNanoseconds() - start

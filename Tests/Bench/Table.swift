@@ -15,8 +15,13 @@ struct Samples {
   }
 }
 
+/// What a measurement prints.
+protocol Report {
+  var text: String { get }
+}
+
 /// One measurement: the contenders' times in seconds, vmrun's first, and its median as a multiple of theirs.
-struct Table {
+struct Table: Report {
   private let title: String
   /// What multiple of the second contender's median vmrun is to reach.
   private let goal: Double?
@@ -37,24 +42,24 @@ struct Table {
     }
     return lines + "\n"
   }
+}
 
-  private func time(_ seconds: Double) -> String {
-    switch seconds {
-    case ..<1e-3: decimal(seconds * 1e6, places: 1) + " us"
-    case ..<1: decimal(seconds * 1e3, places: 1) + " ms"
-    default: decimal(seconds, places: 2) + " s"
-    }
-  }
-
-  private func decimal(_ value: Double, places: Int) -> String {
-    guard value.magnitude < 1e9 else { return "-" }
-    let scale = (0..<places).reduce(1) { scale, _ in scale * 10 }
-    let number = Int((value * Double(scale)).rounded())
-    return "\(number / scale)." + String(number % scale + scale).dropFirst()
+func time(_ seconds: Double) -> String {
+  switch seconds {
+  case ..<1e-3: decimal(seconds * 1e6, places: 1) + " us"
+  case ..<1: decimal(seconds * 1e3, places: 1) + " ms"
+  default: decimal(seconds, places: 2) + " s"
   }
 }
 
+func decimal(_ value: Double, places: Int) -> String {
+  guard value.magnitude < 1e9 else { return "-" }
+  let scale = (0..<places).reduce(1) { scale, _ in scale * 10 }
+  let number = Int((value * Double(scale)).rounded())
+  return "\(number / scale)." + String(number % scale + scale).dropFirst()
+}
+
 extension String {
-  fileprivate func padded(to width: Int) -> String { self + String(repeating: " ", count: max(0, width - count)) }
-  fileprivate func aligned(to width: Int) -> String { String(repeating: " ", count: max(0, width - count)) + self }
+  func padded(to width: Int) -> String { self + String(repeating: " ", count: max(0, width - count)) }
+  func aligned(to width: Int) -> String { String(repeating: " ", count: max(0, width - count)) + self }
 }

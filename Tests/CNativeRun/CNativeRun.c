@@ -1,16 +1,35 @@
 #define _GNU_SOURCE
 #include "CNativeRun.h"
 
+#include <signal.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <ucontext.h>
 
 // The code jumps back through the pointer at the start of its memory: no register is free, and its stack is the guest's.
 static native_state *current;
 static uint64_t *resume_at;
 
+/// The instruction ends here: the frame's registers are as it left them.
+static void on_trap(int signal, siginfo_t *info, void *context) {
+  (void)signal, (void)info;
+  current->trapped = 1;
+  ((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP] = (greg_t)*resume_at;
+}
+
+/// The guest's stack is no place for a signal frame.
+static void catch_traps(void) {
+  static char stack[65536];
+  stack_t alternative = {.ss_sp = stack, .ss_size = sizeof stack};
+  sigaltstack(&alternative, 0);
+  struct sigaction action = {.sa_sigaction = on_trap, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+  sigaction(SIGFPE, &action, 0);
+}
+
 void native_run(native_state *state, const void *code) {
   current = state;
+  if (state->has_fx) catch_traps();
   static const void *target;
   target = code;
   __asm__ volatile(

@@ -13,7 +13,7 @@ extension NativeComparisonTests {
     let seed = UInt64.random(in: 0...UInt64.max)
     let bench = try VectorBench()
     var random = SplitMix(state: seed)
-    let rows = RandomVectorInstruction.rows(features: ImplementedFeatures.all)
+    let rows = RandomVectorInstruction.rows(features: CPUModel.max.instructions)
     #expect(rows.count > 500)
     let count = isLongRun ? 3_000_000 : 15_000
     for number in 0..<count {
@@ -23,6 +23,24 @@ extension NativeComparisonTests {
     print("seed \(seed): \(bench.compared) vector instructions compared, \(bench.failures.count) differ")
     for failure in bench.failures { Issue.record("seed \(seed): \(failure)") }
     #expect(bench.compared > count * 9 / 10)
+  }
+
+  @Test func unmaskedFloatingPointExceptionsDoWhatTheHostDoes() throws {
+    let seed = UInt64.random(in: 0...UInt64.max)
+    let bench = try VectorBench()
+    bench.unmasks = true
+    var random = SplitMix(state: seed)
+    let rows = RandomVectorInstruction.rows(features: CPUModel.max.instructions).filter {
+      !$0.attributes.isDisjoint(with: [.fpu, .mmx, .sse, .sse2, .sse3, .ssse3, .sse41])
+    }
+    let count = isLongRun ? 1_000_000 : 10_000
+    for number in 0..<count {
+      bench.compare(rows[number % rows.count], &random)
+      if bench.failures.count > 20 { break }
+    }
+    print("seed \(seed): \(bench.compared) compared, \(bench.trapped) trapped, \(bench.failures.count) differ")
+    for failure in bench.failures { Issue.record("seed \(seed): \(failure)") }
+    #expect(bench.trapped > count / 50)
   }
 }
 
@@ -40,7 +58,10 @@ final class VectorBench {
   private let cpu: SoftVCPU
   private let decoder = Decoder()
   private var place: Int
+  /// Unmask exceptions at random.
+  var unmasks = false
   private(set) var compared = 0
+  private(set) var trapped = 0
   private(set) var failures: [String] = []
 
   init() throws {
@@ -49,7 +70,7 @@ final class VectorBench {
     guest = .allocate(byteCount: Int(Self.memorySize), alignment: 4096)
     guestCode = .allocate(byteCount: Int(Self.codeSize), alignment: 4096)
     guest.initializeMemory(as: UInt8.self, repeating: 0, count: Int(Self.memorySize))
-    cpu = SoftVCPU(index: 0, machine: nil, controllers: nil)
+    cpu = SoftVCPU(index: 0, controllers: nil)
     place = Int(Self.codeSize)
   }
 
@@ -98,11 +119,10 @@ final class VectorBench {
     state.pointee.rip = Self.code + UInt64(place)
     let flags = random.next() & RFLAGS.arithmetic
     state.arithmeticFlags = flags
-    guard case .halt = cpu.run(.run) else {
-      failures.append("\(instruction.operation) [\(hex(test.bytes))]: faults")
-      try? cpu.reset()
-      return
-    }
+    let exit = cpu.run(.run)
+    // Without an interrupt descriptor table an exception shuts the processor down.
+    var faults = true
+    if case .halt = exit { faults = false }
 
     executable.storeBytes(of: 0, toByteOffset: 64, as: UInt64.self)
     (executable + 64).copyMemory(from: test.bytes, byteCount: test.bytes.count)
@@ -113,7 +133,14 @@ final class VectorBench {
     withUnsafeMutableBytes(of: &host.gpr) { $0.copyBytes(from: test.registers.withUnsafeBytes { Array($0) }) }
     native_run(&host, executable + 64)
     compared += 1
-    check(instruction, test, state, host, flags)
+    if host.trapped != 0 { trapped += 1 }
+    if faults != (host.trapped != 0) {
+      let name = "\(instruction.operation) [\(hex(test.bytes))]"
+      failures.append("\(name): \(faults ? "faults" : "no fault") \(describe(host))")
+    } else {
+      check(instruction, test, state, host, flags)
+    }
+    if faults { try? cpu.reset() }
   }
 
   /// The x87 state with all exceptions masked, XMM registers and MXCSR.
@@ -122,13 +149,19 @@ final class VectorBench {
       let isMMXLike = random.next() % 4 == 0
       // Precision control 01 is reserved.
       let precision: UInt16 = [0, 2, 3, 3][Int(random.next() % 4)]
-      let control = 0x7F | precision << 8 | UInt16(random.next() & 3) << 10
+      let x87Masks: UInt16 = unmasks && random.next() % 2 == 0 ? UInt16(random.next() & 0x3F) : 0x3F
+      let control = 0x40 | x87Masks | precision << 8 | UInt16(random.next() & 3) << 10
       fx.storeBytes(of: control, toByteOffset: 0, as: UInt16.self)
-      let status = UInt16(truncatingIfNeeded: random.next()) & 0x7F7F
+      var status = UInt16(truncatingIfNeeded: random.next()) & 0x7F7F
+      // An exception that is pending is raised at once: rarely.
+      if status & ~x87Masks & 0x3F != 0 {
+        if random.next() % 8 != 0 { status &= ~0x3F } else { status |= 0x8080 }
+      }
       fx.storeBytes(of: status, toByteOffset: 2, as: UInt16.self)
       let tag: UInt8 = random.next() % 4 != 0 ? 0xFF : UInt8(truncatingIfNeeded: random.next())
       fx.storeBytes(of: tag, toByteOffset: 4, as: UInt8.self)
-      let mxcsr = 0x1F80 | UInt32(random.next() & 0x3F) | (random.next() % 2 == 0 ? UInt32(random.next() & 0xE040) : 0)
+      let masks = unmasks && random.next() % 2 == 0 ? UInt32(random.next() & 0x3F) << 7 : 0x1F80
+      let mxcsr = masks | UInt32(random.next() & 0x3F) | (random.next() % 2 == 0 ? UInt32(random.next() & 0xE040) : 0)
       fx.storeBytes(of: mxcsr, toByteOffset: 24, as: UInt32.self)
       for index in 0..<8 {
         let (significand, exponent) = isMMXLike ? (random.lanes(), 0xFFFF) : random.extended()
@@ -160,7 +193,8 @@ final class VectorBench {
     for index in 0..<16 {
       register(state, Slot.general(UInt8(index)), as: UInt64.self).pointee = test.registers[index]
     }
-    state.pointee.cr4 |= CR4.osfxsr
+    state.pointee.cr0 |= CR0.ne
+    state.pointee.cr4 |= CR4.osfxsr | CR4.osxmmexcpt
     withUnsafeBytes(of: host.fx) { fx in
       state.pointee.mxcsr = fx.loadUnaligned(fromByteOffset: 24, as: UInt32.self)
       state.pointee.x87.control = fx.loadUnaligned(fromByteOffset: 0, as: UInt16.self)
@@ -226,6 +260,14 @@ final class VectorBench {
     guard !problems.isEmpty else { return }
     withUnsafeBytes(of: host.fx) { _ in
       failures.append("\(instruction.operation) [\(hex(test.bytes))] \(problems.joined(separator: "; "))")
+    }
+  }
+
+  private func describe(_ host: native_state) -> String {
+    withUnsafeBytes(of: host.fx) {
+      let (control, status) = ($0.load(as: UInt16.self), $0.load(fromByteOffset: 2, as: UInt16.self))
+      let mxcsr = $0.load(fromByteOffset: 24, as: UInt32.self)
+      return "FCW \(hex(UInt64(control))) FSW \(hex(UInt64(status))) MXCSR \(hex(UInt64(mxcsr)))"
     }
   }
 

@@ -60,10 +60,10 @@ start32:
         call    enter_long_mode
         ljmp    $0x08, $start64
 
-# Turns on PAE, long mode and paging. SSE, x87 and caching stay as they were: nothing here uses the first two.
+# Turns on PAE, SSE for the programs of Bench/, long mode and paging. Caching stays as it was.
 enter_long_mode:
         mov     %cr4, %eax
-        or      $0x20, %eax                     # PAE
+        or      $0x620, %eax                    # OSXMMEXCPT OSFXSR PAE
         mov     %eax, %cr4
         mov     $pml4, %eax
         mov     %eax, %cr3

@@ -81,6 +81,7 @@ SOFT_HANDLER(soft_ptest)
 // instructions do.
 SOFT_HANDLER(soft_mmx_read)
 SOFT_HANDLER(soft_mmx_write)
+SOFT_HANDLER(soft_mmx_enter)
 SOFT_HANDLER(soft_mmx_empty)
 SOFT_HANDLER(soft_mmx_pmovmskb)
 SOFT_HANDLER(soft_cvtpi2ps)
@@ -127,7 +128,8 @@ uint32_t soft_mxcsr(const soft_cpu *_Nonnull cpu);
 void soft_set_mxcsr(soft_cpu *_Nonnull cpu, uint32_t value);
 
 /// Before an instruction that may raise an unmasked SIMD floating-point exception: clears the host's flags.
-void soft_clear_float_flags(const soft_cpu *_Nonnull cpu, uint32_t extra);
+/// `flushes`: with tiny results flushed to zero, which raises underflow for exact ones, too.
+void soft_clear_float_flags(const soft_cpu *_Nonnull cpu, uint8_t flushes);
 uint32_t soft_float_flags(void);
 
 static inline void soft_copy_vector(void *_Nonnull to, const void *_Nonnull from) {

@@ -79,6 +79,7 @@ enum CR4 {
   static let pae: UInt64 = 1 << 5
   static let mce: UInt64 = 1 << 6
   static let pge: UInt64 = 1 << 7
+  static let pce: UInt64 = 1 << 8
   static let osfxsr: UInt64 = 1 << 9
   static let osxmmexcpt: UInt64 = 1 << 10
   static let umip: UInt64 = 1 << 11
@@ -87,7 +88,6 @@ enum CR4 {
   static let osxsave: UInt64 = 1 << 18
   static let smep: UInt64 = 1 << 20
   static let smap: UInt64 = 1 << 21
-  static let pce: UInt64 = 1 << 8
 
   /// What can be set: a bit is reserved where its feature is missing.
   static func permitted(by model: CPUModel) -> UInt64 {

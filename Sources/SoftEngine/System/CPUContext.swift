@@ -31,16 +31,17 @@ struct CPUContext {
   let identity: ProcessorIdentity
   /// What of CR4 can be set.
   let permittedCR4: UInt64
-  /// Where to write what happens; nil: nowhere.
-  var trace: Trace?
   /// Pages of 1 GiB exist.
   let hasHugePages: Bool
+  /// Where to write what happens; nil: nowhere.
+  var trace: Trace?
   /// What the time-stamp counter counts.
   let clock: @Sendable () -> UInt64
   var msr = ModelSpecificState()
 
   init(index: Int, count: Int, model: CPUModel, clock: @escaping @Sendable () -> UInt64) {
     self.index = index
+    let model = model.removing(HostInstructions.missing)
     self.model = model
     self.clock = clock
     identity = ProcessorIdentity(model, index: index, count: count, tscFrequency: SoftMachine.tscFrequency)

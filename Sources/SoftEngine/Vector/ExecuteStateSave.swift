@@ -131,7 +131,7 @@ extension Executor {
   func saveExtended() throws(Fault) {
     try checkExtended()
     let requested = requested
-    let isCompacted = i.operation == .xsavec
+    let isCompacted = i.operation == .xsavec || i.operation == .xsaves
     var inUse = componentsInUse()
     var image = legacyImage()
     if isCompacted, soft_mxcsr(state) != MXCSR.initial { inUse |= XCR0.sse }
@@ -159,6 +159,7 @@ extension Executor {
     let present = image.value(Area.header, 8)
     let compaction = image.value(Area.header + 8, 8)
     let isCompacted = compaction >> 63 != 0
+    if i.operation == .xrstors, !isCompacted { throw .protection }
     for place in stride(from: Area.header + 16, to: isCompacted ? Area.end : Area.header + 24, by: 8)
     where image.value(place, 8) != 0 { throw .protection }
     if isCompacted {

@@ -28,8 +28,8 @@ extension Executor {
         throw .exception(Vector.deviceNotAvailable, errorCode: nil)
       }
       if i.operation == .fxsave { try saveFX() } else { try restoreFX() }
-    case .xsave, .xsaveopt, .xsavec: try saveExtended()
-    case .xrstor: try restoreExtended()
+    case .xsave, .xsaveopt, .xsavec, .xsaves: try saveExtended()
+    case .xrstor, .xrstors: try restoreExtended()
     case .xgetbv:
       try requireOSXSAVE()
       let value: UInt64
@@ -228,6 +228,10 @@ extension Executor {
 enum MXCSR {
   static let initial: UInt32 = 0x1F80
   static let implemented: UInt32 = 0xFFFF
+  static let underflow: UInt32 = 1 << 4
+  static let underflowMask: UInt32 = 1 << 11
+  /// Invalid operation, denormal, divide-by-zero.
+  static let beforeOperation: UInt32 = 0b111
 }
 
 enum XCR0 {

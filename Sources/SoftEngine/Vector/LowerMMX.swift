@@ -30,7 +30,6 @@ extension Lowering {
       vector(soft_mmx_pmovmskb, Slot.wide(Slot.general(to.number)), src)
     case .cvtpi2ps, .cvtpi2pd:
       guard loadMMX(i) else { return complex(i) }
-      // CVTPI2PD with a memory operand is no MMX instruction to the x87 state, but to CR0.
       checked(isFloat: true, dst: vectorSlot(to)) {
         $0.vector(i.operation == .cvtpi2ps ? soft_cvtpi2ps : soft_cvtpi2pd, $0.vectorSlot(to), src)
       }
@@ -43,7 +42,7 @@ extension Lowering {
         case .cvtpd2pi: soft_cvtpd2pi
         default: soft_cvttpd2pi
         }
-      emit(soft_x87_put_away)
+      emit(soft_mmx_enter)
       checked(isFloat: true, dst: dst) { $0.vector(handler, dst, operand) }
       writeMMX(to, from: dst)
     default:
@@ -83,7 +82,6 @@ extension Lowering {
       return true
     }
     if operand.kind == .memory, operand.size >= 4 {
-      // CVTPI2PD takes no register but loads like the others.
       loadVector(i, operand.size, to: Slot.xmmTemporary0, isAligned: operand.size == 16)
       emit(soft_x87_put_away)
       return true

@@ -7,20 +7,20 @@ extension Lowering {
     switch i.operation {
     // Instructions of these features that use no vector register.
     case .movnti, .lfence, .mfence, .sfence, .crc32, .pause, .popcnt: return nil
-    case .ldmxcsr, .stmxcsr, .fxsave, .fxrstor, .xsave, .xsaveopt, .xsavec, .xrstor, .xgetbv, .xsetbv, .maskmovq,
+    case .ldmxcsr, .stmxcsr, .fxsave, .fxrstor, .xsave, .xsaveopt, .xsavec, .xsaves, .xrstor, .xrstors, .xgetbv,
+      .xsetbv, .maskmovq,
       .maskmovdqu:
       return complex(i, ends: Self.mayChangeVectorChecks(i.operation))
     default: break
     }
     if i.attributes.contains(.fpu) { return lowerX87(i) }
-    let usesMMX =
-      (0..<2).contains { i.operands[$0].registerClass == .mmx }
-      || [.emms, .cvtpi2ps, .cvtpi2pd].contains(i.operation)
+    let namesMMX = (0..<2).contains { i.operands[$0].registerClass == .mmx } || i.operation == .emms
     if checksVectors {
-      let usesXMM = (0..<2).contains { i.operands[$0].registerClass == .xmm }
-      if usesXMM { emit(softCheckSSE) }
-      if usesMMX { emit(softCheckMMX) }
+      if (0..<2).contains(where: { i.operands[$0].registerClass == .xmm }) { emit(softCheckSSE) }
+      if namesMMX { emit(softCheckMMX) }
     }
+    // With memory operands these leave the x87 state alone.
+    let usesMMX = namesMMX || i.operation == .cvtpi2ps || i.operation == .cvtpi2pd
     if usesMMX { return lowerMMX(i) }
     if let ends = lowerVectorMove(i) { return ends }
     if let ends = lowerConversion(i) { return ends }
@@ -64,7 +64,7 @@ extension Lowering {
 
   static func mayChangeVectorChecks(_ operation: Operation) -> Bool {
     switch operation {
-    case .ldmxcsr, .fxrstor, .xrstor, .fninit, .fldcw, .fldenv, .frstor, .fnsave, .fnclex: true
+    case .ldmxcsr, .fxrstor, .xrstor, .xrstors, .fninit, .fldcw, .fldenv, .frstor, .fnsave, .fnclex: true
     default: false
     }
   }

@@ -76,14 +76,13 @@ func loadVector<Form: AddressForm, Width: VectorWidth>(
   guard let linear = Form.linear(state, op, width: Width.bytes, write: false) else {
     return tail(state, op, softSegmentFault)
   }
-  let entry = TLB.entry(state, linear)
   guard !Width.isAligned || linear & 15 == 0,
-    entry.pointee.read_tag == TLB.tag(state, linear, width: Width.isAligned ? 1 : Width.bytes)
+    let host = lookUp(state, linear, width: Width.isAligned ? 1 : Width.bytes, write: false)
   else {
     state.pointee.linear = linear
     return tail(state, op, slow)
   }
-  Width.load(vectorRegister(state, op.pointee.dst), from: TLB.host(entry, linear))
+  Width.load(vectorRegister(state, op.pointee.dst), from: host)
   return next(state, op)
 }
 
@@ -94,14 +93,13 @@ func storeVector<Form: AddressForm, Width: VectorWidth>(
   guard let linear = Form.linear(state, op, width: Width.bytes, write: true) else {
     return tail(state, op, softSegmentFault)
   }
-  let entry = TLB.entry(state, linear)
   guard !Width.isAligned || linear & 15 == 0,
-    entry.pointee.write_tag == TLB.tag(state, linear, width: Width.isAligned ? 1 : Width.bytes)
+    let host = lookUp(state, linear, width: Width.isAligned ? 1 : Width.bytes, write: true)
   else {
     state.pointee.linear = linear
     return tail(state, op, slow)
   }
-  Width.store(vectorRegister(state, op.pointee.src), to: TLB.host(entry, linear))
+  Width.store(vectorRegister(state, op.pointee.src), to: host)
   return next(state, op)
 }
 
@@ -185,8 +183,7 @@ func probeWrite<Form: AddressForm>(_ state: State, _ op: MicroOp, _ form: Form.T
   guard let linear = Form.linear(state, op, width: width, write: true) else {
     return tail(state, op, softSegmentFault)
   }
-  let entry = TLB.entry(state, linear)
-  guard entry.pointee.write_tag == TLB.tag(state, linear, width: width) else {
+  guard lookUp(state, linear, width: width, write: true) != nil else {
     state.pointee.linear = linear
     return tail(state, op, softProbeSlow)
   }
@@ -206,7 +203,7 @@ private func probeSlowly(_ state: State, _ op: MicroOp) -> Bool {
 
 @c func softProbeFlat(_ s: State, _ o: MicroOp) { return probeWrite(s, o, Flat.self) }
 @c func softProbeSegmented(_ s: State, _ o: MicroOp) { return probeWrite(s, o, Segmented.self) }
-@c func softProbeSlow(_ s: State, _ o: MicroOp) {
+@inline(never) @c func softProbeSlow(_ s: State, _ o: MicroOp) {
   guard probeSlowly(s, o) else { return }
   return next(s, o)
 }

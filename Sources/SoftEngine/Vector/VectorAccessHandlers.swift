@@ -8,56 +8,64 @@ import CSoftCPU
 @c func softLoadVectorSegmented32(_ s: State, _ o: MicroOp) {
   return loadVector(s, o, Segmented.self, Doubleword.self, softLoadVectorSlow32)
 }
-@c func softLoadVectorSlow32(_ s: State, _ o: MicroOp) { return loadVectorSlow(s, o, Doubleword.self) }
+@inline(never) @c func softLoadVectorSlow32(_ s: State, _ o: MicroOp) { return loadVectorSlow(s, o, Doubleword.self) }
 @c func softStoreVectorFlat32(_ s: State, _ o: MicroOp) {
   return storeVector(s, o, Flat.self, Doubleword.self, softStoreVectorSlow32)
 }
 @c func softStoreVectorSegmented32(_ s: State, _ o: MicroOp) {
   return storeVector(s, o, Segmented.self, Doubleword.self, softStoreVectorSlow32)
 }
-@c func softStoreVectorSlow32(_ s: State, _ o: MicroOp) { return storeVectorSlow(s, o, Doubleword.self) }
+@inline(never) @c func softStoreVectorSlow32(_ s: State, _ o: MicroOp) { return storeVectorSlow(s, o, Doubleword.self) }
 @c func softLoadVectorFlat64(_ s: State, _ o: MicroOp) {
   return loadVector(s, o, Flat.self, Quadword.self, softLoadVectorSlow64)
 }
 @c func softLoadVectorSegmented64(_ s: State, _ o: MicroOp) {
   return loadVector(s, o, Segmented.self, Quadword.self, softLoadVectorSlow64)
 }
-@c func softLoadVectorSlow64(_ s: State, _ o: MicroOp) { return loadVectorSlow(s, o, Quadword.self) }
+@inline(never) @c func softLoadVectorSlow64(_ s: State, _ o: MicroOp) { return loadVectorSlow(s, o, Quadword.self) }
 @c func softStoreVectorFlat64(_ s: State, _ o: MicroOp) {
   return storeVector(s, o, Flat.self, Quadword.self, softStoreVectorSlow64)
 }
 @c func softStoreVectorSegmented64(_ s: State, _ o: MicroOp) {
   return storeVector(s, o, Segmented.self, Quadword.self, softStoreVectorSlow64)
 }
-@c func softStoreVectorSlow64(_ s: State, _ o: MicroOp) { return storeVectorSlow(s, o, Quadword.self) }
+@inline(never) @c func softStoreVectorSlow64(_ s: State, _ o: MicroOp) { return storeVectorSlow(s, o, Quadword.self) }
 @c func softLoadVectorFlat128(_ s: State, _ o: MicroOp) {
   return loadVector(s, o, Flat.self, DoubleQuadword.self, softLoadVectorSlow128)
 }
 @c func softLoadVectorSegmented128(_ s: State, _ o: MicroOp) {
   return loadVector(s, o, Segmented.self, DoubleQuadword.self, softLoadVectorSlow128)
 }
-@c func softLoadVectorSlow128(_ s: State, _ o: MicroOp) { return loadVectorSlow(s, o, DoubleQuadword.self) }
+@inline(never) @c func softLoadVectorSlow128(_ s: State, _ o: MicroOp) {
+  return loadVectorSlow(s, o, DoubleQuadword.self)
+}
 @c func softStoreVectorFlat128(_ s: State, _ o: MicroOp) {
   return storeVector(s, o, Flat.self, DoubleQuadword.self, softStoreVectorSlow128)
 }
 @c func softStoreVectorSegmented128(_ s: State, _ o: MicroOp) {
   return storeVector(s, o, Segmented.self, DoubleQuadword.self, softStoreVectorSlow128)
 }
-@c func softStoreVectorSlow128(_ s: State, _ o: MicroOp) { return storeVectorSlow(s, o, DoubleQuadword.self) }
+@inline(never) @c func softStoreVectorSlow128(_ s: State, _ o: MicroOp) {
+  return storeVectorSlow(s, o, DoubleQuadword.self)
+}
 @c func softLoadAlignedFlat(_ s: State, _ o: MicroOp) {
   return loadVector(s, o, Flat.self, AlignedDoubleQuadword.self, softLoadAlignedSlow)
 }
 @c func softLoadAlignedSegmented(_ s: State, _ o: MicroOp) {
   return loadVector(s, o, Segmented.self, AlignedDoubleQuadword.self, softLoadAlignedSlow)
 }
-@c func softLoadAlignedSlow(_ s: State, _ o: MicroOp) { return loadVectorSlow(s, o, AlignedDoubleQuadword.self) }
+@inline(never) @c func softLoadAlignedSlow(_ s: State, _ o: MicroOp) {
+  return loadVectorSlow(s, o, AlignedDoubleQuadword.self)
+}
 @c func softStoreAlignedFlat(_ s: State, _ o: MicroOp) {
   return storeVector(s, o, Flat.self, AlignedDoubleQuadword.self, softStoreAlignedSlow)
 }
 @c func softStoreAlignedSegmented(_ s: State, _ o: MicroOp) {
   return storeVector(s, o, Segmented.self, AlignedDoubleQuadword.self, softStoreAlignedSlow)
 }
-@c func softStoreAlignedSlow(_ s: State, _ o: MicroOp) { return storeVectorSlow(s, o, AlignedDoubleQuadword.self) }
+@inline(never) @c func softStoreAlignedSlow(_ s: State, _ o: MicroOp) {
+  return storeVectorSlow(s, o, AlignedDoubleQuadword.self)
+}
 
 /// Handlers that move a vector operand by its bytes in memory: 4, 8, 16.
 struct VectorAccessHandlers {

@@ -96,28 +96,49 @@ private func check(_ state: State, _ op: MicroOp, _ body: (State) throws(Fault) 
   state.pointee.float_result = state.pointee.result
   state.pointee.float_carries = state.pointee.carries
   state.pointee.mxcsr = soft_mxcsr(state)
-  // With underflow unmasked a tiny result raises it even when it is exact: flushing to zero tells of all.
-  soft_clear_float_flags(state, 0)
+  // Unmasked, underflow is raised by exact tiny results as well, and nothing is flushed to zero (SDM vol. 1, 4.9.1.5).
+  soft_clear_float_flags(state, state.pointee.mxcsr & MXCSR.underflowMask == 0 ? 1 : 0)
   return next(state, op)
 }
 
+/// Raises #XM for what the operation before raised and MXCSR does not mask.
 @c func softEndFloat(_ state: State, _ op: MicroOp) {
-  let flags = soft_float_flags()
   let control = state.pointee.mxcsr
-  let unmasked = flags & ~(control >> 7)
-  guard unmasked == 0 else {
-    soft_copy_vector(vectorRegister(state, op.pointee.dst), &state.pointee.float_saved)
-    state.pointee.result = state.pointee.float_result
-    state.pointee.carries = state.pointee.float_carries
-    // Invalid, denormal and divide-by-zero are found before the operation, and then nothing else is.
-    let before: UInt32 = 0b111
-    soft_set_mxcsr(state, control | (unmasked & before != 0 ? flags & before : flags))
-    let isReported = state.pointee.cr4 & CR4.osxmmexcpt != 0
-    leave(
-      state, op,
-      .exception(isReported ? Vector.simdFloatingPoint : Vector.invalidOpcode, errorCode: nil))
-    return
+  var flags = soft_float_flags()
+  guard flags & ~(control >> 7) != 0 else {
+    soft_set_mxcsr(state, control | flags)
+    return next(state, op)
   }
-  soft_set_mxcsr(state, control | flags)
-  return next(state, op)
+  undoFloat(state, op)
+  if control & MXCSR.underflowMask == 0, flags & MXCSR.underflow != 0 {
+    // Whether it was exact, too, only the operation without flushing tells.
+    soft_clear_float_flags(state, 0)
+    repeatAlone(state, op - 1)
+    flags = soft_float_flags() | MXCSR.underflow
+    undoFloat(state, op)
+  }
+  // These are found before the operation, and then nothing else is.
+  let before = flags & MXCSR.beforeOperation
+  soft_set_mxcsr(state, control | (before & ~(control >> 7) != 0 ? before : flags))
+  let isReported = state.pointee.cr4 & CR4.osxmmexcpt != 0
+  leave(
+    state, op, .exception(isReported ? Vector.simdFloatingPoint : Vector.invalidOpcode, errorCode: nil))
 }
+
+private func undoFloat(_ state: State, _ op: MicroOp) {
+  soft_copy_vector(vectorRegister(state, op.pointee.dst), &state.pointee.float_saved)
+  state.pointee.result = state.pointee.float_result
+  state.pointee.carries = state.pointee.float_carries
+}
+
+/// Executes one operation, which ends by executing the one after it.
+private func repeatAlone(_ state: State, _ op: MicroOp) {
+  var pair = (op.pointee, op.pointee)
+  pair.1.handler = softReturn
+  withUnsafeBytes(of: &pair) {
+    guard let first = $0.baseAddress?.assumingMemoryBound(to: soft_op.self) else { return }
+    first.pointee.handler(state, first)
+  }
+}
+
+@c func softReturn(_ state: State, _ op: MicroOp) {}

@@ -43,6 +43,7 @@ extension InstructionAttributes {
   /// Features whose instructions use x87, MMX or XMM registers, and some more.
   static let vector: InstructionAttributes = [
     .fpu, .mmx, .sse, .sse2, .sse3, .ssse3, .sse41, .sse42, .aes, .pclmulqdq, .sha, .fxsr, .xsave, .xsaveopt, .xsavec,
+    .xsaves,
   ]
 }
 

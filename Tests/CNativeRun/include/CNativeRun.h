@@ -10,6 +10,8 @@ typedef struct native_state {
   _Alignas(16) uint8_t fx[512];
   _Alignas(16) uint8_t host_fx[512];
   uint64_t has_fx;
+  /// Out: the instruction raised a floating-point exception; the state is that of the handler's frame.
+  uint64_t trapped;
 } native_state;
 
 /// `code` executes the instruction and returns; RSP is loaded, too, and must be 8 above writable memory.
