@@ -82,10 +82,11 @@ final class VectorBench {
 
   private func nextPlace() -> Int {
     if place + 32 > Int(Self.codeSize) {
-      cpu.setMap([
+      let mappings = [
         HostMapping(guestAddress: Self.memory, size: Self.memorySize, host: guest, readOnly: false),
         HostMapping(guestAddress: Self.code, size: Self.codeSize, host: guestCode, readOnly: false),
-      ])
+      ]
+      cpu.show(mappings.compactMap(MappedMemory.init))
       place = 0
     }
     defer { place += 32 }
