@@ -62,7 +62,7 @@ struct ControlLoop<Machine: VirtualMachine>: ~Copyable {
         switch report {
         case .tripleFault: return finish(.tripleFault)
         case .failure(let failure):
-          return finish(.failed("the guest cannot go on: \(running.complete(failure))"))
+          return finish(.failed("the guest cannot go on: \(running.complete(failure)); --accel soft may run it"))
         case .deviceProcessGone: return devices.ending()
         }
       }
