@@ -93,7 +93,7 @@ let package = Package(
       name: "sandbox-probe", dependencies: ["Sandbox", "LinuxSystem", "CSandboxProbe", "CSeccomp"],
       path: "Tests/SandboxProbe", swiftSettings: strict),
     tests("SandboxTests", ["Sandbox", "LinuxSystem", "TestKit", "sandbox-probe"]),
-    tests("KVMEngineTests", ["KVMEngine", "Engines", "LinuxSystem", "CKVM", "TestKit"]),
+    tests("KVMEngineTests", ["KVMEngine", "SoftEngine", "Engines", "LinuxSystem", "CKVM", "TestKit"]),
     tests(
       "ProcessesTests",
       ["Processes", "Engines", "Sandbox", "DeviceKit", "MachineModel", "Backends", "LinuxSystem", "TestKit"]),

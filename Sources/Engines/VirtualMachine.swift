@@ -58,6 +58,8 @@ public protocol VirtualMachine: AnyObject, Sendable {
     throws(EngineFailure)
   /// A guest write to the address signals `event` and the vCPU goes on at once.
   func connect(doorbell: DoorbellAddress, event: borrowing EventDescriptor) throws(EngineFailure)
+  /// A line for the log about the run, when it is over; nil: there is nothing to say.
+  var summary: String? { get }
   /// Interrupt controllers and the 8254 go back to power-on. vCPUs are stopped.
   func resetInterruptControllers() throws(EngineFailure)
   /// Whether the HPET has taken over IRQ 0 from the 8254.

@@ -10,13 +10,17 @@ public final class KVMMachine: VirtualMachine {
   private let cpuid: GuestCPUID
   private let runSize: Int
   private let powerOn: InterruptControllerState
+  private let fallback: EmulationFallback
 
   /// Three pages below the largest firmware that Intel processors without unrestricted guests need (api.rst,
   /// KVM_SET_TSS_ADDR and KVM_SET_IDENTITY_MAP_ADDR); the board's memory map reserves them.
   private static let identityMapAddress: UInt64 = 0xFEFF_C000
   private static let tssAddress: CUnsignedLong = 0xFEFF_D000
 
-  public init(_ host: consuming KVMHost, vcpus: Int) throws(EngineFailure) {
+  /// `interpreter` makes what executes instructions that KVM cannot emulate; without it they end the run.
+  public init(
+    _ host: consuming KVMHost, vcpus: Int, interpreter: (@Sendable () -> any InstructionInterpreter)? = nil
+  ) throws(EngineFailure) {
     let maximum = host.maximumVCPUs()
     guard vcpus <= maximum else {
       throw EngineFailure(reason: "--cpus \(vcpus): this host's KVM runs at most \(maximum) vCPUs in a machine")
@@ -37,6 +41,7 @@ public final class KVMMachine: VirtualMachine {
     cpuid = GuestCPUID(
       supported: try Self.supportedCPUID(host.device.raw), hasTSCDeadline: host.has(KVM_CAP_TSC_DEADLINE_TIMER))
     vcpuCount = vcpus
+    fallback = EmulationFallback(interpreter)
     self.host = host
   }
 
@@ -81,19 +86,28 @@ public final class KVMMachine: VirtualMachine {
     region.slot = UInt32(truncatingIfNeeded: slot)
     // A slot cannot change its address or flags in place in every kernel, so it is emptied first.
     let emptied = ckvm_set_user_memory_region(vm.raw, &region)
+    fallback.map(slot, nil)
     guard let mapping else { return emptied == 0 }
     region.flags = mapping.readOnly ? UInt32(KVM_MEM_READONLY) : 0
     region.guest_phys_addr = mapping.guestAddress
     region.memory_size = mapping.size
     region.userspace_addr = UInt64(UInt(bitPattern: mapping.host))
-    return ckvm_set_user_memory_region(vm.raw, &region) == 0
+    guard ckvm_set_user_memory_region(vm.raw, &region) == 0 else { return false }
+    fallback.map(slot, mapping)
+    return true
   }
 
   public func makeVCPU(_ index: Int) throws(EngineFailure) -> KVMVCPU {
     let fd = Descriptor(owning: try Self.check("KVM_CREATE_VCPU", ckvm_create_vcpu(vm.raw, CUnsignedLong(index))))
     let list = CPUIDList(cpuid.topology(apicID: index, count: vcpuCount))
     try Self.check("KVM_SET_CPUID2", ckvm_set_cpuid2(fd.raw, list.header))
-    return try KVMVCPU(fd, runSize: runSize, msrs: msrIndices())
+    return try KVMVCPU(fd, runSize: runSize, msrs: msrIndices(), fallback: fallback)
+  }
+
+  public var summary: String? {
+    let count = fallback.count
+    guard count > 0 else { return nil }
+    return "accel kvm: KVM could not emulate \(count) instructions of the guest, which were interpreted"
   }
 
   public func start(confine: @escaping @Sendable () -> Bool) throws(EngineFailure) {

@@ -13,8 +13,12 @@ public final class KVMVCPU: VCPU, @unchecked Sendable {
   private let powerOn: VCPUState
   /// The thread inside `run`; 0 while none is.
   private let thread = Atomic<CInt>(0)
+  private let fallback: EmulationFallback
+  private var interpreter: (any InstructionInterpreter)?
+  /// The instruction that is being interpreted, and what is said of it where that does not work.
+  private var interpretation: (state: InterpretedState, failure: EngineFailure)?
 
-  init(_ fd: consuming Descriptor, runSize: Int, msrs: [UInt32]) throws(EngineFailure) {
+  init(_ fd: consuming Descriptor, runSize: Int, msrs: [UInt32], fallback: EmulationFallback) throws(EngineFailure) {
     do throws(SystemError) {
       mapping = try Mapping(sharing: fd, count: runSize)
     } catch {
@@ -22,11 +26,24 @@ public final class KVMVCPU: VCPU, @unchecked Sendable {
     }
     run = mapping.base.bindMemory(to: kvm_run.self, capacity: 1)
     powerOn = try VCPUState(vcpu: fd.raw, msrs: msrs)
+    self.fallback = fallback
     self.fd = fd
   }
 
   public func run(_ entry: Entry) -> Exit {
     if thread.load(ordering: .relaxed) == 0 { thread.store(currentThreadID(), ordering: .relaxed) }
+    if interpretation != nil {
+      // An answer waits at the interpreter until the guest goes on.
+      if entry == .finish { return interrupted() }
+      if let exit = interpret() { return exit }
+    }
+    while true {
+      if let exit = enter(entry) { return exit }
+    }
+  }
+
+  /// Runs the guest; nil: it can go on at once.
+  private func enter(_ entry: Entry) -> Exit? {
     if entry == .finish { run.pointee.immediate_exit = 1 }
     let result = ckvm_run(fd.raw)
     if result < 0 {
@@ -54,11 +71,43 @@ public final class KVMVCPU: VCPU, @unchecked Sendable {
     case KVM_EXIT_INTERNAL_ERROR:
       let error = ckvm_exit_internal_error(run)
       let bytes = withUnsafeBytes(of: error.instruction) { Array($0.prefix(Int(error.instruction_size))) }
-      return .failure(failure(Self.reason(suberror: error.suberror), bytes))
+      let failure = failure(Self.reason(suberror: error.suberror), bytes)
+      guard Int32(bitPattern: error.suberror) == KVM_INTERNAL_ERROR_EMULATION else { return .failure(failure) }
+      return beginInterpretation(failure)
     case KVM_EXIT_FAIL_ENTRY:
       let reason = String(ckvm_exit_hardware_reason(run), radix: 16)
       return .failure(failure("the processor refused to enter the guest (hardware reason 0x\(reason))"))
     case let reason: return .failure(failure("KVM stopped with exit reason \(reason)"))
+    }
+  }
+
+  private func beginInterpretation(_ failure: EngineFailure) -> Exit? {
+    guard let makeInterpreter = fallback.makeInterpreter else { return .failure(failure) }
+    let interpreter = interpreter ?? makeInterpreter()
+    self.interpreter = interpreter
+    do throws(EngineFailure) {
+      let state = try InterpretedState(vcpu: fd.raw)
+      guard interpreter.begin(state.state, memory: fallback.memory) else { return .failure(failure) }
+      interpretation = (state, failure)
+    } catch { return .failure(error) }
+    return interpret()
+  }
+
+  /// Goes on with an instruction; nil: it is done.
+  private func interpret() -> Exit? {
+    guard let interpreter, let (begun, failure) = interpretation else { return nil }
+    switch interpreter.advance() {
+    case .exit(let exit):
+      guard !EmulationFallback.isKernels(exit) else { return .failure(failure) }
+      return exit
+    case .done(let new):
+      interpretation = nil
+      fallback.countOne()
+      do throws(EngineFailure) {
+        var state = begun
+        try state.apply(new, to: fd.raw)
+        return nil
+      } catch { return .failure(error) }
     }
   }
 
@@ -104,5 +153,8 @@ public final class KVMVCPU: VCPU, @unchecked Sendable {
   /// the user has as many waiting as RLIMIT_SIGPENDING allows.
   public static let kickSignal = SignalNumber.user1
 
-  public func reset() throws(EngineFailure) { try powerOn.restore(vcpu: fd.raw) }
+  public func reset() throws(EngineFailure) {
+    interpretation = nil
+    try powerOn.restore(vcpu: fd.raw)
+  }
 }

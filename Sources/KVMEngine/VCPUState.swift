@@ -45,7 +45,7 @@ struct VCPUState {
   }
 
   /// Reads the MSRs that this KVM lets be read, one request as far as it goes.
-  private static func read(_ vcpu: CInt, _ indices: [UInt32]) -> [kvm_msr_entry] {
+  static func read(_ vcpu: CInt, _ indices: [UInt32]) -> [kvm_msr_entry] {
     var result: [kvm_msr_entry] = []
     var next = 0
     while next < indices.count {
@@ -58,7 +58,7 @@ struct VCPUState {
     return result
   }
 
-  private static func write(_ vcpu: CInt, _ msrs: [kvm_msr_entry]) {
+  static func write(_ vcpu: CInt, _ msrs: [kvm_msr_entry]) {
     var next = 0
     while next < msrs.count {
       let (count, _) = transfer(Array(msrs[next...])) { ckvm_set_msrs(vcpu, $0) }

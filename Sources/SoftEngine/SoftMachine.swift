@@ -120,6 +120,8 @@ public final class SoftMachine: VirtualMachine {
     } catch { throw EngineFailure(reason: "\(error)") }
   }
 
+  public var summary: String? { nil }
+
   public func resetInterruptControllers() throws(EngineFailure) { controllers.reset() }
 
   public func setLegacyReplacement(_ enabled: Bool) { controllers.setLegacyReplacement(enabled) }

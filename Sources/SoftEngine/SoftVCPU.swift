@@ -148,15 +148,11 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     while true {
       let attention = soft_take_attention(state)
       if attention & Attention.urgent != 0 { serve(attention) }
-      if let op = context.pointee.resumption {
+      if context.pointee.resumption != nil {
         // The instruction is completed first.
         let later = attention & ~Attention.urgent
         if later != 0 { soft_request_attention(state, later) }
-        context.pointee.resumption = nil
-        state.pointee.leave = LeaveReason.dispatch
-        state.pointee.device_next = 0
-        interpret(state, from: op)
-        if single != nil { finishSingle() }
+        resume()
       } else {
         // A link may start in a block that died.
         if state.pointee.code_changed != 0 { context.pointee.link = nil }
@@ -168,8 +164,50 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     }
   }
 
+  /// Takes over a state, to execute an instruction of it with `step`.
+  func begin(_ new: ProcessorState) {
+    pending = nil
+    context.pointee.resumption = nil
+    context.pointee.link = nil
+    serve(soft_take_attention(state))
+    state.load(new)
+  }
+
+  var processorState: ProcessorState { state.processorState }
+
+  /// Executes one instruction; an exit that must be answered before the next call, or nil when it is done.
+  func step() -> Exit? {
+    if let reason = pending { finishAccess(reason) }
+    isRunning.store(true, ordering: .sequentiallyConsistent)
+    defer { isRunning.store(false, ordering: .sequentiallyConsistent) }
+    defer { soft_x87_unload(state) }
+    _ = soft_take_attention(state)
+    var isBegun = context.pointee.resumption != nil
+    while true {
+      if context.pointee.resumption != nil {
+        resume()
+      } else if isBegun {
+        return nil
+      } else if let exit = prepare(onlyOne: true) {
+        return exit
+      }
+      isBegun = true
+      if let exit = left() { return exit }
+    }
+  }
+
+  /// Executes the operation anew that waited for a device, and what follows it.
+  private func resume() {
+    guard let op = context.pointee.resumption else { return }
+    context.pointee.resumption = nil
+    state.pointee.leave = LeaveReason.dispatch
+    state.pointee.device_next = 0
+    interpret(state, from: op)
+    if single != nil { finishSingle() }
+  }
+
   /// Takes events and executes a block; an exit if the guest does not run now.
-  private func prepare() -> Exit? {
+  private func prepare(onlyOne: Bool = false) -> Exit? {
     context.pointee.blocks.freeDead()
     if let single {
       BlockCache.free(single)
@@ -184,7 +222,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     context.pointee.link = nil
     let steps = state.pointee.system_flags & RFLAGS.tf != 0
     let resumes = state.pointee.system_flags & RFLAGS.rf != 0
-    let isSingle = state.pointee.shadow != 0 || steps || state.needsSingleSteps || tracesInstructions
+    let isSingle = state.pointee.shadow != 0 || steps || state.needsSingleSteps || tracesInstructions || onlyOne
     if tracesInstructions { context.pointee.trace?.instruction(state) }
     let isStackShadow = state.pointee.shadow == InterruptShadow.stackSegment
     state.pointee.shadow = 0

@@ -92,21 +92,9 @@ public final class Trace: Sendable {
 
   /// The bytes and the text of the instruction at RIP, as far as they are in memory.
   private static func text(_ state: State) -> String {
-    let rip = state.pointee.rip
-    let linear = state.wrap(state.segment(SegmentRegister.cs).pointee.linear_base &+ rip)
-    var bytes: [UInt8] = []
-    for part in [linear, (linear | 0xFFF) &+ 1] {
-      do throws(Fault) {
-        guard let host = try state.page(state.wrap(part), .execute).host else { break }
-        let count = min(15 - bytes.count, 4096 - Int(part & 0xFFF))
-        bytes += UnsafeRawBufferPointer(start: host, count: count)
-      } catch { break }
-    }
-    let mode: DecodeMode = state.pointee.mode & 3 == 2 ? .bits64 : state.pointee.mode & 3 == 1 ? .bits32 : .bits16
-    let result = bytes.withUnsafeBytes { state.context.pointee.decoder.decode($0, mode: mode) }
-    guard case .instruction(let instruction) = result else { return "(cannot be decoded)" }
-    let code = bytes.prefix(Int(instruction.length)).map { hex(UInt64($0), 2) }.joined(separator: " ")
+    guard let instruction = state.instruction() else { return "(cannot be decoded)" }
+    let code = state.code().prefix(Int(instruction.length)).map { hex(UInt64($0), 2) }.joined(separator: " ")
     let padding = String(repeating: " ", count: max(1, 22 - code.utf8.count))
-    return code + padding + Disassembler.text(instruction, at: rip)
+    return code + padding + Disassembler.text(instruction, at: state.pointee.rip)
   }
 }

@@ -34,13 +34,13 @@ final class TinyMachine: @unchecked Sendable {
   private let memory: Mapping
   private let rom: Mapping
 
-  init(_ program: [UInt8]) throws {
+  init(_ program: [UInt8], interpreter: (@Sendable () -> any InstructionInterpreter)? = nil) throws {
     memory = try Mapping(anonymous: Self.ramSize)
     rom = try Mapping(anonymous: Self.ramSize)
     // jmp far 0000:1000, at FFFF:FFF0.
     rom.bytes[0xFFF0..<0xFFF5].copyBytes(from: [0xEA, 0x00, 0x10, 0x00, 0x00])
     memory.bytes[Self.code..<Self.code + program.count].copyBytes(from: program)
-    machine = try KVMMachine(try KVMHost(), vcpus: 1)
+    machine = try KVMMachine(try KVMHost(), vcpus: 1, interpreter: interpreter)
     let size = UInt64(Self.ramSize)
     guard machine.map(slot: 0, HostMapping(guestAddress: 0, size: size, host: memory.base, readOnly: false)),
       machine.map(slot: 1, HostMapping(guestAddress: 0xFFFF_0000, size: size, host: rom.base, readOnly: true))

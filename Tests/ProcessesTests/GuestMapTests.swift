@@ -35,6 +35,7 @@ private final class RecordingMachine: VirtualMachine {
   }
 
   func makeVCPU(_ index: Int) throws(EngineFailure) -> CPU { CPU() }
+  var summary: String? { nil }
   func start(confine: @escaping @Sendable () -> Bool) throws(EngineFailure) {}
   func connect(input: Int, edge event: borrowing EventDescriptor) throws(EngineFailure) {}
   func connect(

@@ -62,7 +62,8 @@ struct ControlLoop<Machine: VirtualMachine>: ~Copyable {
         switch report {
         case .tripleFault: return finish(.tripleFault)
         case .failure(let failure):
-          return finish(.failed("the guest cannot go on: \(running.complete(failure))"))
+          let advice = spec.accelerator == .soft ? "" : "; --accel soft may run it"
+          return finish(.failed("the guest cannot go on: \(running.complete(failure))\(advice)"))
         case .deviceProcessGone: return devices.ending()
         }
       }

@@ -101,6 +101,8 @@ final class RunningMachine<Machine: VirtualMachine>: Sendable {
     return true
   }
 
+  var summary: String? { machine.summary }
+
   func setLegacyReplacement(_ enabled: Bool) { machine.setLegacyReplacement(enabled) }
 
   /// A failure with the bytes of its instruction.

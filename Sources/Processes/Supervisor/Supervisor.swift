@@ -36,7 +36,7 @@ public enum Supervisor {
     switch try EngineChoice(spec) {
     case .kvm(let host, let notice):
       return try run(spec, registry, log, resources, notice, host) { (host) throws(EngineFailure) in
-        try KVMMachine(host, vcpus: spec.cpus)
+        try KVMMachine(host, vcpus: spec.cpus) { SoftInterpreter() }
       }
     case .soft(let notice):
       let trace = try spec.trace.map(Trace.init)
@@ -67,6 +67,7 @@ public enum Supervisor {
     terminal?.enterRaw()
     defer { terminal?.restore() }
     var loop = ControlLoop(running, devices: devices, signals: signals, pump: pump, terminal: terminal, spec: spec)
+    defer { if let summary = running.summary { log.notice("\(summary)") } }
     return try loop.run()
   }
 }

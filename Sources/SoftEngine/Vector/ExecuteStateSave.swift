@@ -47,6 +47,20 @@ extension Executor {
     return image
   }
 
+  /// What 64-bit FXSAVE writes.
+  func legacyArea() -> StateImage {
+    var image = legacyImage()
+    image.set(Area.xmm, UnsafeRawBufferPointer(start: vectorRegister(state, Slot.xmm(0)), count: 256))
+    return StateImage(Array(image.bytes.prefix(Area.legacy)))
+  }
+
+  /// What 64-bit FXRSTOR reads; reserved bits of MXCSR are left out.
+  func loadLegacyArea(_ image: StateImage) {
+    loadX87(image)
+    image.copy(Area.xmm, to: UnsafeMutableRawBufferPointer(start: vectorRegister(state, Slot.xmm(0)), count: 256))
+    soft_set_mxcsr(state, UInt32(truncatingIfNeeded: image.value(Area.mxcsr, 4)) & MXCSR.implemented)
+  }
+
   func saveFX() throws(Fault) {
     try requireAlignment(16)
     try writeImage(legacyImage(), [0..<Area.xmm + 16 * xmmCount], count: Area.legacy)

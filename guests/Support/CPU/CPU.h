@@ -52,6 +52,44 @@ CPU_INLINE uint32_t atomic_increment(uint64_t address) {
   return __atomic_fetch_add((volatile uint32_t *)address, 1, __ATOMIC_SEQ_CST);
 }
 
+/// `lock cmpxchg16b` of 16-byte aligned memory; 1: it was equal to the expected value and is replaced.
+CPU_INLINE uint8_t compare_exchange_16(
+  uint64_t address, uint64_t expected_low, uint64_t expected_high, uint64_t low, uint64_t high) {
+  uint8_t equal;
+  __asm__ volatile("lock cmpxchg16b (%5); sete %0"
+                   : "=q"(equal), "+a"(expected_low), "+d"(expected_high)
+                   : "b"(low), "c"(high), "r"(address)
+                   : "memory", "cc");
+  return equal;
+}
+
+CPU_INLINE uint64_t popcnt(uint64_t value) {
+  __asm__ volatile("popcnt %0, %0" : "+r"(value) : : "cc");
+  return value;
+}
+
+/// A million times pi, rounded.
+CPU_INLINE uint32_t x87_scaled_pi(void) {
+  uint32_t million = 1000000, result;
+  __asm__ volatile("fwait; fninit; fldpi; fimull %1; fistpl %0" : "=m"(result) : "m"(million));
+  return result;
+}
+
+/// Enables SSE (CR4.OSFXSR) and multiplies.
+CPU_INLINE uint64_t sse2_product(uint32_t a, uint32_t b) {
+  uint64_t cr4, result;
+  __asm__ volatile("mov %%cr4, %0; or $0x200, %0; mov %0, %%cr4" : "=r"(cr4));
+  __asm__ volatile("movd %1, %%xmm3; movd %2, %%xmm12; pmuludq %%xmm12, %%xmm3; movq %%xmm3, %0"
+                   : "=r"(result) : "r"(a), "r"(b));
+  return result;
+}
+
+CPU_INLINE uint64_t read_cr3(void) {
+  uint64_t value;
+  __asm__ volatile("mov %%cr3, %0" : "=r"(value));
+  return value;
+}
+
 CPU_INLINE void invlpg(uint64_t address) { __asm__ volatile("invlpg (%0)" : : "r"(address) : "memory"); }
 
 CPU_INLINE uint64_t rdtsc(void) {

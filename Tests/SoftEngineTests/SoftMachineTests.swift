@@ -1,0 +1,137 @@
+import Engines
+import LinuxSystem
+import Testing
+
+@testable import SoftEngine
+
+/// Interrupts, doorbells, sleep and kicks of a whole software machine, with real-mode code at 0000:1000.
+struct SoftMachineTests {
+  // Safety: the mappings live as long as the machine.
+  private final class Tiny: @unchecked Sendable {
+    let machine: SoftMachine
+    let cpu: SoftVCPU
+    private let memory: Mapping
+    private let rom: Mapping
+
+    init(_ program: [UInt8], handler: [UInt8] = []) throws {
+      memory = try Mapping(anonymous: 64 << 10)
+      rom = try Mapping(anonymous: 64 << 10)
+      // jmp far 0000:1000, at FFFF:FFF0.
+      rom.bytes[0xFFF0..<0xFFF5].copyBytes(from: [0xEA, 0x00, 0x10, 0x00, 0x00])
+      memory.bytes[0x1000..<0x1000 + program.count].copyBytes(from: program)
+      // Vector 0DH is IRQ 5's.
+      memory.bytes[0x34..<0x38].copyBytes(from: [0x00, 0x11, 0, 0])
+      memory.bytes[0x1100..<0x1100 + handler.count].copyBytes(from: handler)
+      machine = try SoftMachine(vcpus: 1)
+      for (slot, (address, host)) in [(UInt64(0), memory.base), (0xFFFF_0000, rom.base)].enumerated() {
+        let mapping = HostMapping(guestAddress: address, size: 64 << 10, host: host, readOnly: slot == 1)
+        guard machine.map(slot: slot, mapping) else { throw EngineFailure(reason: "mapping refused") }
+      }
+      cpu = try machine.makeVCPU(0)
+      try machine.start { true }
+    }
+
+    /// The port that the guest writes to next; nil: the vCPU was interrupted.
+    func nextPort() -> UInt16? {
+      while true {
+        switch cpu.run(.run) {
+        case .portOut(let port, _, _, _): return port
+        case .interrupted: return nil
+        default: continue
+        }
+      }
+    }
+  }
+
+  /// The 8259A pair with IRQ 5 alone, then HLT for ever.
+  private static let sleeper: [UInt8] = [
+    0xFA, 0xB0, 0x11, 0xE6, 0x20, 0xB0, 0x08, 0xE6, 0x21, 0xB0, 0x04, 0xE6, 0x21, 0xB0, 0x01, 0xE6, 0x21,
+    0xB0, 0xDF, 0xE6, 0x21, 0xE6, 0xE1, 0xFB, 0xF4, 0xEB, 0xFD,
+  ]
+  /// EOI, out E0h, iret.
+  private static let handler: [UInt8] = [0xB0, 0x20, 0xE6, 0x20, 0xE6, 0xE0, 0xCF]
+
+  @Test func noEdgeIsLostHoweverItMeetsHLT() throws {
+    let tiny = try Tiny(Self.sleeper, handler: Self.handler)
+    let edge = try EventDescriptor()
+    try tiny.machine.connect(input: 5, edge: edge)
+    #expect(tiny.nextPort() == 0xE1)
+    // A lost one would leave the guest asleep: the watchdog's kick shows it.
+    let done = try SharedEvent()
+    let watchdog = try HostThread("watchdog") {
+      done.event.wait(milliseconds: 20_000)
+      tiny.cpu.kick()
+    }
+    var taken = 0
+    for round in 0..<30_000 {
+      edge.signal()
+      // Sometimes the guest is asleep by then, sometimes not.
+      for _ in 0..<round % 509 { spinHint() }
+      guard tiny.nextPort() == 0xE0 else { break }
+      taken += 1
+    }
+    done.event.signal()
+    watchdog.join()
+    #expect(taken == 30_000)
+  }
+
+  @Test func endOfInterruptAsksALevelTriggeredSourceAgain() throws {
+    // ELCR bit 5 first.
+    let program: [UInt8] = [0xBA, 0xD0, 0x04, 0xB0, 0x20, 0xEE] + Self.sleeper
+    let tiny = try Tiny(program, handler: Self.handler)
+    let trigger = try EventDescriptor()
+    let resample = try EventDescriptor()
+    try tiny.machine.connect(input: 5, trigger: trigger, resample: resample)
+    #expect(tiny.nextPort() == 0xE1)
+    #expect(resample.drain() == 0)
+    for _ in 0..<3 {
+      trigger.signal()
+      #expect(tiny.nextPort() == 0xE0)
+      #expect(resample.drain() == 1)
+    }
+  }
+
+  @Test func doorbellSignalsItsEventAndTheGuestGoesOn() throws {
+    // out E8h, al twice; out E1h, al; mov [B800:0], al is memory.
+    let tiny = try Tiny([0xE6, 0xE8, 0xE7, 0xE8, 0xB8, 0x00, 0xB8, 0x8E, 0xC0, 0x26, 0xA2, 0, 0, 0xE6, 0xE1])
+    let port = try EventDescriptor()
+    let memory = try EventDescriptor()
+    try tiny.machine.connect(doorbell: .port(0xE8), event: port)
+    try tiny.machine.connect(doorbell: .memory(0xB_8000), event: memory)
+    #expect(tiny.nextPort() == 0xE1)
+    #expect(port.drain() == 2)
+    #expect(memory.drain() == 1)
+  }
+
+  @Test func kickWakesASleeperAndOneBeforeTheRunIsNotLost() throws {
+    let tiny = try Tiny([0xFA, 0xF4])
+    tiny.cpu.kick()
+    #expect(tiny.nextPort() == nil)
+    for _ in 0..<200 {
+      let kicker = try HostThread("kicker") { tiny.cpu.kick() }
+      #expect(tiny.nextPort() == nil)
+      kicker.join()
+    }
+  }
+
+  @Test func finishExecutesNothing() throws {
+    let tiny = try Tiny([0xE6, 0xE1, 0xE6, 0xE2])
+    #expect(tiny.nextPort() == 0xE1)
+    guard case .interrupted = tiny.cpu.run(.finish) else { throw EngineFailure(reason: "not interrupted") }
+    #expect(tiny.nextPort() == 0xE2)
+    try tiny.cpu.reset()
+    #expect(tiny.nextPort() == 0xE1)
+  }
+
+  @Test func timeStampCounterCountsNanosecondsOfTheClock() throws {
+    // rdtsc; out E1h, al; rdtsc; out E2h, al.
+    let program: [UInt8] = [0x0F, 0x31, 0xE6, 0xE1, 0x0F, 0x31, 0xE6, 0xE2]
+    let tiny = try Tiny(program)
+    let before = tiny.machine.clock()
+    #expect(tiny.nextPort() == 0xE1)
+    let first = tiny.cpu.processorState.general[0]
+    #expect(tiny.nextPort() == 0xE2)
+    let second = tiny.cpu.processorState.general[0]
+    #expect(before <= first && first < second && second <= tiny.machine.clock())
+  }
+}
