@@ -128,7 +128,7 @@ extension CPUFeature {
     row(.smap, structuredEBX, 20, .v1, .smap),
     row(.clflushopt, structuredEBX, 23, .v1, .clflushopt),
     row(.clwb, structuredEBX, 24, .v1, .clwb),
-    row(.sha, structuredEBX, 29, .max, .sha, needs: [.sse2], isImplemented: false),
+    row(.sha, structuredEBX, 29, .max, .sha, needs: [.sse2]),
     row(.umip, structuredECX, 2),
     row(.rdpid, structuredECX, 22, .max, .rdpid),
     row(.fsrm, structuredEDX, 4),
