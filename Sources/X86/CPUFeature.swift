@@ -18,6 +18,7 @@ public enum CPUFeature: String, Sendable, CaseIterable {
   case bmi1, smep, bmi2, erms, invpcid, rdseed, adx, smap, clflushopt, clwb, sha, umip, rdpid, fsrm
   case speculationControl = "spec_ctrl"
   case architecturalCapabilities = "arch_capabilities"
+  case branchHistoryControl = "bhi_ctrl"
   case xsaveopt, xsavec, xgetbv1, xsaves
   case lahfLM = "lahf_lm"
   case lzcnt, prefetchw, syscall, nx, pdpe1gb, rdtscp, lm, invtsc, arat
@@ -134,6 +135,7 @@ extension CPUFeature {
     row(.fsrm, structuredEDX, 4),
     row(.speculationControl, structuredEDX, 26),
     row(.architecturalCapabilities, structuredEDX, 29),
+    row(.branchHistoryControl, (7, 2, .edx), 4, needs: [.speculationControl]),
 
     row(.xsaveopt, xsaveEAX, 0, .max, .xsaveopt, needs: [.xsave]),
     row(.xsavec, xsaveEAX, 1, .max, .xsavec, needs: [.xsave]),

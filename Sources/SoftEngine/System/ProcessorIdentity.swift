@@ -72,7 +72,10 @@ struct ProcessorIdentity {
       if count > 1 { $0.edx |= 1 << 28 }
     }
     // The x87 data pointer is kept on exceptions only; FCS and FDS are not.
-    set(7) { $0.ebx |= 1 << 6 | 1 << 13 }
+    set(7, 0) {
+      $0.eax = 2
+      $0.ebx |= 1 << 6 | 1 << 13
+    }
     // Descriptor FFH: the caches are in leaf 4.
     set(2) { $0 = Leaf(eax: 0x0000_FF01) }
     if model.has(.xsave) {
