@@ -104,7 +104,9 @@ struct RandomVectorInstruction {
       || ["M"].contains(row.operands.description)
     let isImage = row.operands.description == "M" && row.encoding.description.hasPrefix("NP 0F")
     let alignment: UInt64 = isImage ? 63 : isAligned || random.next() % 2 == 0 ? 15 : 0
-    let target = memory + 0x8100 + (random.next() % 512) & ~alignment
+    // In the middle of a page, or around the end of one.
+    let area = memory + (random.next() % 4 == 0 ? 0x8F00 : 0x8100)
+    let target = area + (random.next() % 512) & ~alignment
     address = target
     let displacement = UInt64(bitPattern: Int64(Int8(truncatingIfNeeded: random.next())))
     var base = UInt8(random.next() & 7)

@@ -121,9 +121,38 @@ struct VectorChecksTests {
   }
 }
 
+extension VectorChecksTests {
+  /// MOVUPS writes HLT over the UD2 behind it.
+  @Test func vectorStoresIntoCodeCount() {
+    let machine = ExceptionBench()
+    let state = machine.cpu.state
+    state.pointee.cr4 |= CR4.osfxsr
+    state.updateMode()
+    let register = vectorRegister(state, Slot.xmm(0))
+    register.initializeMemory(as: UInt8.self, repeating: 0xF4, count: 16)
+    #expect(machine.run([0x0F, 0x11, 0x05, 0, 0, 0, 0, 0x0F, 0x0B]) == nil)
+  }
+
+  /// The last byte of a store is in a page without memory: nothing is written and no register changes.
+  @Test func storesAcrossPagesAreAllOrNothing() {
+    let machine = ExceptionBench()
+    let state = machine.cpu.state
+    state.pointee.cr4 |= CR4.osfxsr
+    state.pointee.x87.control = 0x37F
+    state.updateMode()
+    vectorRegister(state, Slot.xmm(0)).initializeMemory(as: UInt8.self, repeating: 0xAA, count: 16)
+    register(state, Slot.general(General.rbx), as: UInt64.self).pointee = 0x0000_7FFF_FFFF_FFF8
+    // MOVUPS and FSTP to a non-canonical end.
+    #expect(machine.run([0x0F, 0x11, 0x03]) == Vector.generalProtection)
+    state.pointee.x87.tag = 0x3FFF
+    state.pointee.x87.status = 7 << 11
+    #expect(machine.run([0xDB, 0x3B]) == Vector.generalProtection)
+    #expect(state.pointee.x87.status >> 11 & 7 == 7)
+  }
+}
+
 /// A processor in 64-bit mode with an interrupt descriptor table, whose gates lead to HLT.
 final class ExceptionBench {
-  static let code: UInt64 = 0x1000
   static let gates: UInt64 = 0x2000
   static let descriptors: UInt64 = 0x3000
   static let handlers: UInt64 = 0x4000
@@ -131,6 +160,7 @@ final class ExceptionBench {
   static let stack: UInt64 = 0x8000
 
   let cpu = SoftVCPU(index: 0, controllers: nil)
+  private var code: UInt64 = 0x1000
   private let memory = UnsafeMutableRawPointer.allocate(byteCount: 0x8000, alignment: 4096)
 
   init() {
@@ -160,8 +190,11 @@ final class ExceptionBench {
 
   /// Executes an instruction; the vector of the exception it raised, 255 if the processor did not stop there.
   func run(_ instruction: [UInt8]) -> UInt8? {
-    write(Self.code, instruction + [0xF4])
-    cpu.state.pointee.rip = Self.code
+    // Elsewhere each time: what the test writes does not count as the processor's writes.
+    code += 64
+    write(code, instruction + [0xF4])
+    cpu.state.pointee.rip = code
+    cpu.state.pointee.halted = 0
     guard case .halt = cpu.run(.run) else { return 255 }
     let rip = cpu.state.pointee.rip &- 1
     guard rip >= Self.handlers else { return nil }

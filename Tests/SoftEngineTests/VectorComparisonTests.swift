@@ -105,11 +105,13 @@ final class VectorBench {
     var host = native_state()
     host.has_fx = 1
     fillState(&host, &random)
-    for index in stride(from: 0x8000, to: 0x8800, by: 8) {
-      native.storeBytes(of: random.lanes(), toByteOffset: index, as: UInt64.self)
+    for area in [0x8000..<0x8600, 0x8E80..<0x9400] {
+      for index in stride(from: area.lowerBound, to: area.upperBound, by: 8) {
+        native.storeBytes(of: random.lanes(), toByteOffset: index, as: UInt64.self)
+      }
     }
     prepareMemory(instruction, test)
-    (guest + 0x7000).copyMemory(from: native + 0x7000, byteCount: 0x2000)
+    (guest + 0x7000).copyMemory(from: native + 0x7000, byteCount: 0x3000)
 
     let state = cpu.state
     state.enter64BitMode()
@@ -265,8 +267,8 @@ final class VectorBench {
       }
     }
     hidePointers(instruction, test)
-    if native_equal(native + 0x7000, guest + 0x7000, 0x2000) == 0 {
-      let differing = (0x7000..<0x9000).filter {
+    if native_equal(native + 0x7000, guest + 0x7000, 0x3000) == 0 {
+      let differing = (0x7000..<0xA000).filter {
         native.load(fromByteOffset: $0, as: UInt8.self) != guest.load(fromByteOffset: $0, as: UInt8.self)
       }
       let start = Int((test.address ?? Self.memory) - Self.memory)

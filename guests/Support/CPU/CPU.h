@@ -84,12 +84,6 @@ CPU_INLINE uint64_t sse2_product(uint32_t a, uint32_t b) {
   return result;
 }
 
-CPU_INLINE uint64_t read_cr3(void) {
-  uint64_t value;
-  __asm__ volatile("mov %%cr3, %0" : "=r"(value));
-  return value;
-}
-
 CPU_INLINE void invlpg(uint64_t address) { __asm__ volatile("invlpg (%0)" : : "r"(address) : "memory"); }
 
 CPU_INLINE uint64_t rdtsc(void) {
