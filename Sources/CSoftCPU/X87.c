@@ -33,7 +33,7 @@ void soft_x87_set_control(soft_cpu *cpu, uint16_t value) {
 
 static inline void begin(soft_cpu *cpu, const soft_op *op) {
   if (!cpu->x87_live) soft_x87_load(cpu);
-  cpu->x87_instruction = (uint64_t)op->imm;
+  cpu->x87_instruction = (cpu->code_page + (uint64_t)op->imm) & cpu->linear_mask;
   cpu->x87_opcode = (uint16_t)((op->index & 7) << 8 | op->base);
 }
 

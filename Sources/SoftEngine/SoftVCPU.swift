@@ -264,7 +264,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     if let link, let source {
       // Dead blocks have just been freed, but only those that attention told of, and `link` is set after that.
       let from = source.assumingMemoryBound(to: Block.self)
-      if state.pointee.code_changed == 0, UInt64(bitPattern: link.pointee.imm) == block.pointee.rip,
+      if state.pointee.code_changed == 0, UInt64(bitPattern: link.pointee.imm) == block.pointee.physical & 4095,
         from.pointee.physical >> 12 == block.pointee.physical >> 12,
         from.pointee.secondPage == Block.noPage, block.pointee.secondPage == Block.noPage,
         from.pointee.mode == block.pointee.mode
@@ -276,6 +276,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     let entry = state.pointee.jumps + Int(truncatingIfNeeded: JumpCache.index(rip))
     entry.pointee.tag = rip ^ state.pointee.jump_tag
     entry.pointee.target = target
+    entry.pointee.code_page = state.pointee.code_page
   }
 
   /// Why the interpreter returned: an exit, or nil to go on.

@@ -18,6 +18,14 @@ public enum ProcessTable {
 
   public static func children(of pid: CInt) -> [CInt] { all.filter { status("PPid", of: $0) == "\(pid)" } }
 
+  /// The processor time that it has used, all threads together, in seconds; 0 when it is gone.
+  public static func processorTime(of pid: CInt) -> Double {
+    // The name, in parentheses, may hold anything.
+    let fields = text("/proc/\(pid)/stat").split(separator: ")").last?.split(separator: " ") ?? []
+    guard fields.count > 12, let user = Double(fields[11]), let system = Double(fields[12]) else { return 0 }
+    return (user + system) / Double(sysconf(CInt(_SC_CLK_TCK)))
+  }
+
   /// Whether it exists and is not merely waiting to be reaped.
   public static func isRunning(_ pid: CInt) -> Bool {
     status("State", of: pid).map { !$0.hasPrefix("Z") && !$0.hasPrefix("X") } ?? false

@@ -18,6 +18,7 @@ public enum CPUFeature: String, Sendable, CaseIterable {
   case bmi1, smep, bmi2, erms, invpcid, rdseed, adx, smap, clflushopt, clwb, sha, umip, rdpid, fsrm
   case speculationControl = "spec_ctrl"
   case architecturalCapabilities = "arch_capabilities"
+  case branchHistoryControl = "bhi_ctrl"
   case xsaveopt, xsavec, xgetbv1, xsaves
   case lahfLM = "lahf_lm"
   case lzcnt, prefetchw, syscall, nx, pdpe1gb, rdtscp, lm, invtsc, arat
@@ -128,12 +129,13 @@ extension CPUFeature {
     row(.smap, structuredEBX, 20, .v1, .smap),
     row(.clflushopt, structuredEBX, 23, .v1, .clflushopt),
     row(.clwb, structuredEBX, 24, .v1, .clwb),
-    row(.sha, structuredEBX, 29, .max, .sha, needs: [.sse2], isImplemented: false),
+    row(.sha, structuredEBX, 29, .max, .sha, needs: [.sse2]),
     row(.umip, structuredECX, 2),
     row(.rdpid, structuredECX, 22, .max, .rdpid),
     row(.fsrm, structuredEDX, 4),
     row(.speculationControl, structuredEDX, 26),
     row(.architecturalCapabilities, structuredEDX, 29),
+    row(.branchHistoryControl, (7, 2, .edx), 4, needs: [.speculationControl]),
 
     row(.xsaveopt, xsaveEAX, 0, .max, .xsaveopt, needs: [.xsave]),
     row(.xsavec, xsaveEAX, 1, .max, .xsavec, needs: [.xsave]),

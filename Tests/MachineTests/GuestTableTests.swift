@@ -38,6 +38,8 @@ struct GuestRow: Sendable, CustomTestStringConvertible {
     GuestRow("cmos.rom", 0, "PASS cmos"),
     GuestRow("interrupts.rom", 0, "PASS interrupts"),
     GuestRow("instructions.rom", 0, "PASS instructions"),
+    GuestRow("faults.rom", 0, "PASS faults", on: [.soft]),
+    GuestRow("legacy.rom", 0, "PASS legacy", on: [.soft]),
     GuestRow("hpet.rom", 0, "PASS hpet"),
     GuestRow("doorbell.rom", 0, "PASS doorbell", options: ["--device", "testdev"]),
     GuestRow("memory.rom", 0, "total 512 MiB", "PASS memory"),

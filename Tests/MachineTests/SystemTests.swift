@@ -15,6 +15,19 @@ extension Machines {
       try await Self.boot(disk, processors: processors)
     }
 
+    @Test(arguments: [1, 2]) func idleDebianCostsLessThan3PercentOfAProcessor(processors: Int) async throws {
+      try await Self.boot("debian.img", processors: processors) { run in
+        // What systemd leaves for later.
+        try await Task.sleep(for: .seconds(20))
+        let processes = try await [run.pid, run.deviceProcess()]
+        func time() -> Double { processes.reduce(0) { $0 + ProcessTable.processorTime(of: $1) } }
+        let (start, before) = (monotonicNanoseconds(), time())
+        try await Task.sleep(for: .seconds(30))
+        let share = (time() - before) / (Double(monotonicNanoseconds() - start) / 1e9)
+        #expect(share < 0.03, "\(share * 100) % of a processor")
+      }
+    }
+
     @Test func memtestTestsMemory() async throws {
       let screen = try await Self.screen(of: "memtest86+.iso", options: ["--timeout", "60s"]) { run in
         let ending = try await run.end()
@@ -43,8 +56,10 @@ extension Machines {
     /// What Linux says when it is of no use to wait any longer.
     static let failures = ["Kernel panic", "Oops", "BUG: ", "segfault at", "INFO: rcu", "emergency mode"]
 
-    /// From SeaBIOS through GRUB to a shell in which all services are up, and off by ACPI.
-    static func boot(_ disk: String, processors: Int) async throws {
+    /// From SeaBIOS through GRUB to a shell in which all services are up, where `body` may do something, and off by ACPI.
+    static func boot(
+      _ disk: String, processors: Int, body: (RunningProgram) async throws -> Void = { _ in }
+    ) async throws {
       let arguments = try Machines.arguments(disk, "-m", "1G", "-c", "\(processors)", on: .soft)
       try await run(arguments, seconds: 900) { run in
         try await run.wait(for: "SeaBIOS", seconds: 60)
@@ -56,6 +71,7 @@ extension Machines {
         // Its status is 0 where no service has failed.
         try run.send("systemctl is-system-running --wait && echo $((6 * 7)) with $(nproc)\r")
         try await run.wait(for: "42 with \(processors)", unless: failures + ["degraded"], seconds: 120)
+        try await body(run)
         try run.send("poweroff\r")
         #expect(try await run.end(seconds: 120) == .exited(0), "\(run.transcript)")
       }

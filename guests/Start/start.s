@@ -233,6 +233,10 @@ memset:
         ret
 
         .bss
+        .globl  caught_exception
+        .balign 8
+caught_exception:
+        .skip   32
         .globl  interrupt_counts
         .balign 4
 interrupt_counts:

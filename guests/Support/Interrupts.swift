@@ -32,9 +32,17 @@ enum Interrupts {
 
 /// Called by start.s with interrupts off.
 @c(interruptTaken)
-func interruptTaken(_ frame: UnsafePointer<interrupt_frame>) {
+func interruptTaken(_ frame: UnsafeMutablePointer<interrupt_frame>) {
   let vector = UInt8(truncatingIfNeeded: frame.pointee.vector)
   switch vector {
+  case 0..<0x20 where caught().pointee.next != 0:
+    caught().pointee.vector = UInt64(vector)
+    caught().pointee.error = frame.pointee.error
+    caught().pointee.rip = frame.pointee.rip
+    frame.pointee.rip = caught().pointee.next
+    // TF, RF and AC would stay.
+    frame.pointee.rflags &= ~0x5_0100
+    caught().pointee.next = 0
   case 0..<0x20:
     check(false, "exception \(vector), error \(hex: frame.pointee.error), at \(hex: frame.pointee.rip)")
     finish()

@@ -58,12 +58,17 @@ struct soft_op;
 typedef struct soft_jump {
   uint64_t tag;
   const struct soft_op *_Nullable target;
+  /// `soft_cpu.code_page` of the target.
+  uint64_t code_page;
 } soft_jump;
 
 typedef struct soft_cpu {
   // Operands are byte offsets from here.
   uint64_t gpr[16];
-  uint64_t temp[4];
+  uint64_t temp[3];
+  /// RIP that the start of the current block's page would have. Operations know RIP relative to it, so that a block
+  /// serves wherever its page is mapped.
+  uint64_t code_page;
   uint64_t zero;
   uint64_t sink;
   /// XMM0 to XMM15 and two temporaries.
@@ -258,6 +263,11 @@ static inline uint64_t soft_exchange_64(uint64_t *_Nonnull word, uint64_t value)
 static inline uint64_t soft_load_64(const uint64_t *_Nonnull word) {
   return __atomic_load_n(word, __ATOMIC_SEQ_CST);
 }
+
+/// Moves items of 1, 2, 4 or 8 bytes one after the other, from the first on.
+void soft_move_items(void *_Nonnull to, const void *_Nonnull from, size_t count, size_t width);
+/// Stores the low bytes of `value` in so many items.
+void soft_store_items(void *_Nonnull to, uint64_t value, size_t count, size_t width);
 
 /// 1: both hold the same `size` bytes.
 static inline uint8_t soft_equal(const void *_Nonnull a, const void *_Nonnull b, size_t size) {

@@ -91,7 +91,7 @@ SOFT_HANDLER(soft_cvttps2pi)
 SOFT_HANDLER(soft_cvtpd2pi)
 SOFT_HANDLER(soft_cvttpd2pi)
 
-// x87. AUX: the piece of code from one of the tables below; IMM: RIP; BASE: ModRM; INDEX: opcode; SRC: memory operand.
+// x87. AUX: the piece of code from one of the tables below; IMM: RIP relative to `code_page`; BASE: ModRM; INDEX: opcode; SRC: memory operand.
 SOFT_HANDLER(soft_x87_execute)
 SOFT_HANDLER(soft_x87_compare)
 SOFT_HANDLER(soft_x87_store_status)

@@ -1,12 +1,12 @@
 import CSoftCPU
 import X86
 
-/// Straight-line code as micro-operations: up to a branch, the page's end or `maximum` instructions.
+/// Straight-line code as micro-operations: up to a branch, the page's end or `maximum` instructions. It does not depend on
+/// where the page is mapped.
 // Safety: blocks are allocated and freed by BlockCache only; a dead one is freed when no operation is being executed.
 struct Block {
   static let maximum = 64
 
-  var rip: UInt64
   var physical: UInt64
   /// Physical address of the second page that its last instruction reaches into, or `noPage`.
   var secondPage: UInt64
@@ -25,7 +25,7 @@ struct Block {
   static let noPage = UInt64.max
 }
 
-/// The predecoded code of one vCPU, by physical address, RIP and mode.
+/// The predecoded code of one vCPU, by physical address and mode.
 struct BlockCache {
   private static let bucketCount = 1 << 15
 
@@ -46,10 +46,10 @@ struct BlockCache {
     Int(truncatingIfNeeded: (physical ^ physical >> 14) & UInt64(Self.bucketCount - 1))
   }
 
-  func find(rip: UInt64, physical: UInt64, mode: UInt8) -> UnsafeMutablePointer<Block>? {
+  func find(physical: UInt64, mode: UInt8) -> UnsafeMutablePointer<Block>? {
     var candidate = buckets[bucket(physical)]
     while let block = candidate {
-      if block.pointee.physical == physical, block.pointee.rip == rip, block.pointee.mode == mode { return block }
+      if block.pointee.physical == physical, block.pointee.mode == mode { return block }
       candidate = block.pointee.nextInBucket
     }
     return nil

@@ -15,7 +15,8 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
     }
     let translation = try codePage(linear)
     let physical = translation.pointee.physical | linear & 0xFFF
-    if !single, let block = context.pointee.blocks.find(rip: rip, physical: physical, mode: pointee.mode) {
+    pointee.code_page = rip &- (linear & 0xFFF)
+    if !single, let block = context.pointee.blocks.find(physical: physical, mode: pointee.mode) {
       if try isCurrent(block, linear) { return block }
       context.pointee.blocks.removePage(self, physical)
     }
@@ -23,7 +24,7 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
     guard let host = translation.pointee.host else { throw .undefined }
     if context.pointee.blocks.isFull { context.pointee.blocks.removeAll(self) }
     while true {
-      let block = try build(rip, linear, physical, host + Int(linear & 0xFFF), single: single)
+      let block = try build(linear, physical, host + Int(linear & 0xFFF), single: single)
       if single { return block }
       watch(physical, block.pointee.length)
       if block.pointee.tail > 0 { watch(block.pointee.secondPage, block.pointee.tail) }
@@ -65,10 +66,10 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
   private static var codeSize: Int { Block.maximum * 15 }
 
   private func build(
-    _ rip: UInt64, _ linear: UInt64, _ physical: UInt64, _ host: UnsafeMutableRawPointer, single: Bool
+    _ linear: UInt64, _ physical: UInt64, _ host: UnsafeMutableRawPointer, single: Bool
   ) throws(Fault) -> UnsafeMutablePointer<Block> {
     let decodeMode: DecodeMode = pointee.mode & 3 == 2 ? .bits64 : pointee.mode & 3 == 1 ? .bits32 : .bits16
-    var lowering = Lowering(mode: pointee.mode, rip: rip)
+    var lowering = Lowering(mode: pointee.mode, start: linear & 0xFFF)
     var second: CodeTranslation?
     var instruction = Instruction()
     var ended = false
@@ -153,7 +154,7 @@ extension Lowering {
     let block = UnsafeMutablePointer<Block>.allocate(capacity: 1)
     block.initialize(
       to: Block(
-        rip: rip, physical: physical, secondPage: secondPage, mode: mode, operations: operations,
+        physical: physical, secondPage: secondPage, mode: mode, operations: operations,
         operationCount: self.operations.count, instructions: instructions, code: copy,
         length: length, tail: tail))
     operations[0].aux = UInt64(UInt(bitPattern: block))

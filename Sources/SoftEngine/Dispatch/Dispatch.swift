@@ -30,9 +30,14 @@ func interpret(_ state: State, from op: MicroOp) {
   let rip = state.pointee.rip
   let entry = state.pointee.jumps + Int(truncatingIfNeeded: JumpCache.index(rip))
   if entry.pointee.tag == rip ^ state.pointee.jump_tag, let target = entry.pointee.target {
+    state.pointee.code_page = entry.pointee.code_page
     return goto(state, target)
   }
   state.pointee.leave = LeaveReason.dispatch
+}
+
+extension soft_jump {
+  static var none: soft_jump { soft_jump(tag: 0, target: nil, code_page: 0) }
 }
 
 /// Where blocks were found last, by RIP: a group of entries for each page.
@@ -56,7 +61,7 @@ enum JumpCache {
     for rip in [linear, linear &- 4096] {
       for set in 0..<2 {
         (state.context.pointee.jumps + (set * count + Int(truncatingIfNeeded: group(rip))))
-          .update(repeating: soft_jump(tag: 0, target: nil), count: Int(perPage))
+          .update(repeating: .none, count: Int(perPage))
       }
     }
   }
@@ -66,17 +71,24 @@ enum JumpCache {
 @c func softBlock(_ state: State, _ op: MicroOp) {
   state.pointee.block = UnsafeMutableRawPointer(bitPattern: UInt(op.pointee.aux))
   if soft_attention(state) != 0 {
-    state.pointee.rip = UInt64(bitPattern: op.pointee.imm)
+    state.pointee.rip = codeAddress(state, op)
     state.pointee.leave = LeaveReason.dispatch
     return
   }
   return next(state, op)
 }
 
+/// The code address that stands in `imm` relative to the page.
+@inline(__always)
+func codeAddress(_ state: State, _ op: MicroOp) -> UInt64 {
+  (state.pointee.code_page &+ UInt64(bitPattern: op.pointee.imm)) & state.pointee.linear_mask
+}
+
 /// RIP of the instruction that `op` belongs to.
 func instructionPointer(_ state: State, _ op: MicroOp) -> UInt64 {
   guard let block = state.pointee.block else { return state.pointee.rip }
-  return block.assumingMemoryBound(to: Block.self).pointee.rip &+ UInt64(op.pointee.offset)
+  let start = block.assumingMemoryBound(to: Block.self).pointee.physical & 4095
+  return (state.pointee.code_page &+ start &+ UInt64(op.pointee.offset)) & state.pointee.linear_mask
 }
 
 /// Ends an operation that could not be done.

@@ -102,15 +102,15 @@ extension Lowering {
     switch i.operation {
     case .jmp:
       if i.operands[0].kind == .relative {
-        jump(to: place.target(i))
+        jump(to: place.target(i), i.operandSize)
         return true
       }
       guard let src = source(i, 0) else { return complex(i, ends: true) }
       jump(through: src, i.operandSize)
       return true
     case .jcc:
-      emit(branchHandler(i.condition)) { place.setTarget(&$0, place.target(i)) }
-      jump(to: place.nextRIP(i))
+      emit(branchHandler(i.condition)) { place.setTarget(&$0, place.target(i), i.operandSize) }
+      jump(to: place.next(i), place.instructionPointerSize)
       return true
     case .loop, .loope, .loopne, .jcxz:
       let kind: UInt8 =
@@ -121,11 +121,11 @@ extension Lowering {
         default: LoopKind.jcxz
         }
       emit(softLoop) {
-        place.setTarget(&$0, place.target(i))
+        place.setTarget(&$0, place.target(i), i.operandSize)
         $0.src = i.addressSize
         $0.base = kind
       }
-      jump(to: place.nextRIP(i))
+      jump(to: place.next(i), place.instructionPointerSize)
       return true
     case .call: return call(i)
     case .ret:
@@ -306,13 +306,15 @@ extension Lowering {
         }
       }
     }
-    let back = place.nextRIP(i)
-    emit(softMoveImmediate64) {
+    let place = place
+    emit(softAddress64) {
       $0.dst = Slot.temporary1
-      $0.imm = Int64(bitPattern: back)
+      $0.base = Slot.codePage
+      $0.imm = Int64(bitPattern: place.next(i))
+      $0.aux = place.wrapMask
     }
     pushValue(i.operandSize, from: Slot.temporary1)
-    if isDirect { jump(to: place.target(i)) } else { jump(through: through, i.operandSize) }
+    if isDirect { jump(to: place.target(i), i.operandSize) } else { jump(through: through, i.operandSize) }
     return true
   }
 

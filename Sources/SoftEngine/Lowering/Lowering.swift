@@ -10,17 +10,18 @@ struct Lowering {
   private(set) var instructions: [Instruction] = []
 
   var mode: UInt8 { place.mode }
-  var rip: UInt64 { place.rip }
+  var start: UInt64 { place.start }
   var offset: UInt16 { place.offset }
   var is64: Bool { place.is64 }
 
   /// `dst` of an operation whose `aux` is an instruction; C functions cannot be compared.
   static let wholeMark: UInt8 = 0xFF
 
-  init(mode: UInt8, rip: UInt64) {
-    place = Place(mode: mode, rip: rip)
+  /// `start` is where the block begins in its page.
+  init(mode: UInt8, start: UInt64) {
+    place = Place(mode: mode, start: start)
     operations.reserveCapacity(Block.maximum * 3)
-    emit(softBlock) { $0.imm = Int64(bitPattern: rip) }
+    emit(softBlock) { $0.imm = Int64(bitPattern: start) }
   }
 
   @inline(__always)
@@ -37,7 +38,7 @@ struct Lowering {
   }
 
   /// Ends a block that no branch ends.
-  mutating func finish() { jump(to: (rip &+ UInt64(offset)) & place.wrapMask) }
+  mutating func finish() { jump(to: start &+ UInt64(offset), place.instructionPointerSize) }
 
   /// Adds an instruction; true: nothing can follow it in this block.
   mutating func add(_ i: Instruction) -> Bool {
@@ -48,7 +49,7 @@ struct Lowering {
 
   /// The instruction as one operation.
   mutating func complex(_ i: Instruction, ends: Bool = false) -> Bool {
-    let next = place.nextRIP(i)
+    let next = place.next(i)
     instructions.append(i)
     emit(ends ? softComplexLast : softComplex) {
       $0.imm = Int64(bitPattern: next)
@@ -139,9 +140,9 @@ struct Lowering {
     }
   }
 
-  mutating func jump(to target: UInt64) {
+  mutating func jump(to target: UInt64, _ size: UInt8) {
     let place = place
-    emit(softJump) { place.setTarget(&$0, target) }
+    emit(softJump) { place.setTarget(&$0, target, size) }
   }
 
   mutating func jump(through slot: UInt8, _ size: UInt8) {

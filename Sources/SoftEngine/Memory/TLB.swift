@@ -97,17 +97,13 @@ enum TLB {
       // Its neighbour, too: it may have been one of 4 MiB.
       let first = Int(truncatingIfNeeded: linear >> 12 & UInt64(count - 1) & ~1023)
       for set in 0..<sets - 1 { drop(context.pointee.tlb + (set * count + first), count: 1024) }
-    } else {
-      let index = Int(truncatingIfNeeded: linear >> 12 & UInt64(count - 1))
-      for set in 0..<sets - 1 { drop(context.pointee.tlb + (set * count + index), count: 1) }
-    }
-    if isLarge {
       CodeTLB.clear(state)
-      flushAllJumps(state)
-    } else {
-      CodeTLB.flush(state, page: linear)
-      JumpCache.flush(state, page: linear)
+      return flushAllJumps(state)
     }
+    let index = Int(truncatingIfNeeded: linear >> 12 & UInt64(count - 1))
+    for set in 0..<sets - 1 { drop(context.pointee.tlb + (set * count + index), count: 1) }
+    CodeTLB.flush(state, page: linear)
+    JumpCache.flush(state, page: linear)
   }
 
   private static func drop(_ entries: UnsafeMutablePointer<soft_tlb_entry>, count: Int) {
@@ -124,7 +120,7 @@ enum TLB {
     if next > 0xFFF {
       next = 1
       context.pointee.spaces.forgetJumps()
-      context.pointee.jumps.update(repeating: soft_jump(tag: 0, target: nil), count: JumpCache.count * 2)
+      context.pointee.jumps.update(repeating: .none, count: JumpCache.count * 2)
     }
     context.pointee.spaces.lastJumps = next
     state.pointee.jump_tag = UInt64(state.pointee.mode) << 60 | next << 48

@@ -8,16 +8,19 @@ enum Link {
   static let never: UInt64 = 1
 }
 
-/// Goes to a direct branch's target, `imm`.
+/// Goes to a direct branch's target, `imm`, relative to the page.
 @inline(__always)
 func follow(_ state: State, _ op: MicroOp) {
-  // Safety: above `never` it is the first operation of a block of the same page, which dies with this one.
+  // Safety: above `never` it is the first operation of a block of the same page, which dies with this one; `code_page`
+  // stays what it is.
   if op.pointee.aux > Link.never, let target = MicroOp(bitPattern: UInt(op.pointee.aux)) { return goto(state, target) }
   return tail(state, op, softFollow)
 }
 
 @inline(never) @c func softFollow(_ state: State, _ op: MicroOp) {
-  state.pointee.rip = UInt64(bitPattern: op.pointee.imm)
+  let size: UInt8 = op.pointee.shift
+  let mask: UInt64 = size == 2 ? 0xFFFF : size == 4 ? 0xFFFF_FFFF : .max
+  state.pointee.rip = (state.pointee.code_page &+ UInt64(bitPattern: op.pointee.imm)) & mask
   if op.pointee.aux == Link.never { return tail(state, op, softDispatch) }
   state.context.pointee.link = op
   state.pointee.leave = LeaveReason.dispatch

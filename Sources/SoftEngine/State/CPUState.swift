@@ -27,6 +27,7 @@ enum Slot {
   static let temporary1: UInt8 = 136
   static let zero: UInt8 = 160
   static let sink: UInt8 = 168
+  static let codePage: UInt8 = 152
 
   @inline(__always)
   static func general(_ number: UInt8) -> UInt8 { (number & 15) &* 8 }

@@ -53,7 +53,7 @@ struct CPUContext {
     codeTLB = .allocate(capacity: CodeTLB.count * 2)
     codeTLB.initialize(repeating: .none, count: CodeTLB.count * 2)
     jumps = .allocate(capacity: JumpCache.count * 2)
-    jumps.initialize(repeating: soft_jump(tag: 0, target: nil), count: JumpCache.count * 2)
+    jumps.initialize(repeating: .none, count: JumpCache.count * 2)
     decoder = Decoder(features: model.instructions)
   }
 }

@@ -19,7 +19,7 @@ private func executeWhole(_ state: State, _ op: MicroOp) -> Bool {
   // Safety: the lowering's; it lives as long as the block.
   guard let instruction = UnsafePointer<Instruction>(bitPattern: UInt(op.pointee.aux)) else { return false }
   state.pointee.instruction_rip = instructionPointer(state, op)
-  state.pointee.rip = UInt64(bitPattern: op.pointee.imm)
+  state.pointee.rip = codeAddress(state, op)
   state.pointee.leave = LeaveReason.dispatch
   do throws(Fault) {
     try Executor(state, instruction).execute()

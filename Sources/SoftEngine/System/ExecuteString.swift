@@ -20,8 +20,16 @@ extension Executor {
     var budget = 4096
     while true {
       if repeats, general(General.rcx) & counterMask == 0 { return true }
-      let items = repeats ? portItems(width, limit: general(General.rcx) & counterMask) : 1
-      try iterate(width, addressSize, items)
+      var items = 1
+      if repeats {
+        items = moveMany(width, addressSize, limit: general(General.rcx) & counterMask)
+        if items == 0 {
+          items = portItems(width, limit: general(General.rcx) & counterMask)
+          try iterate(width, addressSize, items)
+        }
+      } else {
+        try iterate(width, addressSize, 1)
+      }
       state.forgetAnswers()
       guard repeats else { return true }
       let count = (general(General.rcx) &- UInt64(items)) & counterMask
@@ -41,6 +49,43 @@ extension Executor {
   private func step(_ number: UInt8, _ width: Int, _ addressSize: Int) {
     let delta = state.pointee.system_flags & RFLAGS.df != 0 ? 0 &- UInt64(width) : UInt64(width)
     setGeneral(number, (general(number) &+ delta) & mask(addressSize), size: addressSize)
+  }
+
+  /// Executes the iterations of a forward MOVS or STOS that stay in pages the TLB permits; how many they were.
+  private func moveMany(_ width: Int, _ addressSize: Int, limit: UInt64) -> Int {
+    let isMove = i.operation == .movs
+    guard isMove || i.operation == .stos, limit > 1, state.pointee.system_flags & RFLAGS.df == 0 else { return 0 }
+    let destination = general(General.rdi) & mask(addressSize)
+    guard let to = span(SegmentRegister.es, destination, width, write: true) else { return 0 }
+    var items = Int(min(limit, UInt64(to.bytes / width)))
+    if isMove {
+      guard let from = span(Int(i.segment), general(General.rsi) & mask(addressSize), width, write: false) else {
+        return 0
+      }
+      items = min(items, from.bytes / width)
+      soft_move_items(to.host, from.host, items, width)
+      step(General.rsi, items &* width, addressSize)
+    } else {
+      soft_store_items(to.host, general(General.rax), items, width)
+    }
+    step(General.rdi, items &* width, addressSize)
+    return items
+  }
+
+  /// Memory from an offset to the end of its page, segment or address space; nil: less than an item, or not at hand.
+  private func span(_ segment: Int, _ offset: UInt64, _ width: Int, write: Bool) -> (
+    host: UnsafeMutableRawPointer, bytes: Int
+  )? {
+    let register = state.segment(segment)
+    let low = write ? register.pointee.write_low : register.pointee.read_low
+    let high = write ? register.pointee.write_high : register.pointee.read_high
+    guard offset >= low, offset <= high else { return nil }
+    let linear = (register.pointee.linear_base &+ offset) & state.pointee.linear_mask
+    let onPage = 4096 &- linear & 4095
+    let inSegment = min(high, mask(Int(i.addressSize))) &- offset
+    let bytes = Int(inSegment < onPage ? inSegment &+ 1 : onPage)
+    guard bytes >= width, let host = lookUp(state, linear, width: 1, write: write) else { return nil }
+    return (host, bytes)
   }
 
   /// How many items of a repeated INS or OUTS one exit may move: as many as are in memory on one page.

@@ -47,8 +47,8 @@ private enum MSR {
 }
 
 /// IA32_ARCH_CAPABILITIES (SDM vol. 4): none of these attacks works on guest code here, whose predictions are the
-/// interpreter's. Bits 0, 1, 3–6, 8, 13–15, 20, 24, 26, 27.
-private let architecturalCapabilities: UInt64 = 0x0D10_E17B
+/// interpreter's. Bits 0, 1, 3–6, 8, 13–15, 20, 24, 26, 27, 62.
+private let architecturalCapabilities: UInt64 = 0x4000_0000_0D10_E17B
 
 extension UnsafeMutablePointer where Pointee == soft_cpu {
   /// Moves the counter by `delta`.
@@ -143,8 +143,9 @@ extension Executor {
       state.adjustTimeStampCounter(value &- context.pointee.msr.tscAdjust)
     case MSR.speculationControl:
       try require(.speculationControl)
-      // IBRS and STIBP.
-      guard value & ~3 == 0 else { throw .protection }
+      // IBRS, STIBP and BHI_DIS_S.
+      let permitted: UInt64 = context.pointee.model.has(.branchHistoryControl) ? 0x403 : 3
+      guard value & ~permitted == 0 else { throw .protection }
       context.pointee.msr.speculationControl = value
     case MSR.predictionCommand:
       try require(.speculationControl)

@@ -71,6 +71,7 @@ struct ProcessorIdentity {
       $0.ebx = UInt32(truncatingIfNeeded: index) << 24 | (1 << Self.bits(count)) << 16 | 8 << 8
       if count > 1 { $0.edx |= 1 << 28 }
     }
+    set(7, 0) { $0.eax = 2 }
     // Descriptor FFH: the caches are in leaf 4.
     set(2) { $0 = Leaf(eax: 0x0000_FF01) }
     if model.has(.xsave) {

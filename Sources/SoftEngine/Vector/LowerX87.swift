@@ -61,7 +61,7 @@ extension Lowering {
   private mutating func loadControl(_ i: Instruction) -> Bool {
     if checksVectors { emit(softCheckX87) }
     load(i, 2, to: Slot.temporary0)
-    let next = place.nextRIP(i)
+    let next = place.next(i)
     emit(softLoadControlWord) { $0.imm = Int64(bitPattern: next) }
     return false
   }
@@ -70,10 +70,10 @@ extension Lowering {
   private mutating func execute(
     _ i: Instruction, _ handler: soft_handler, _ table: UnsafePointer<UInt8>, _ index: UInt8, stride: Int
   ) {
-    let rip = place.rip &+ UInt64(place.offset)
+    let start = place.start &+ UInt64(place.offset)
     emit(handler) {
       $0.aux = UInt64(UInt(bitPattern: table + Int(index) &* stride))
-      $0.imm = Int64(bitPattern: rip & (i.mode == .bits64 ? .max : 0xFFFF_FFFF))
+      $0.imm = Int64(bitPattern: start)
       $0.src = Slot.wide(Slot.temporary0)
       $0.base = i.modRM
       $0.index = i.opcode
@@ -119,7 +119,7 @@ extension Lowering {
     point(i)
     executeMemory(i)
     if checksVectors {
-      let next = place.nextRIP(i)
+      let next = place.next(i)
       emit(softCheckStoreX87) { $0.imm = Int64(bitPattern: next) }
     }
     if size == 10 { address(i, softStoreExtended) } else { store(i, size, from: Slot.temporary0) }
@@ -143,7 +143,7 @@ extension Lowering {
   if needsChecks { soft_x87_unload(state) }
   guard needsChecks != (state.pointee.mode & VectorChecks.mode != 0) else { return next(state, op) }
   state.updateMode()
-  state.pointee.rip = UInt64(bitPattern: op.pointee.imm)
+  state.pointee.rip = codeAddress(state, op)
   return tail(state, op, softDispatch)
 }
 
@@ -162,7 +162,7 @@ extension Lowering {
 /// An unmasked exception keeps a store from writing memory.
 @c func softCheckStoreX87(_ state: State, _ op: MicroOp) {
   guard state.pointee.x87.status & ~state.pointee.x87.control & X87.preventsStore != 0 else { return next(state, op) }
-  state.pointee.rip = UInt64(bitPattern: op.pointee.imm)
+  state.pointee.rip = codeAddress(state, op)
   return tail(state, op, softDispatch)
 }
 

@@ -84,12 +84,6 @@ CPU_INLINE uint64_t sse2_product(uint32_t a, uint32_t b) {
   return result;
 }
 
-CPU_INLINE uint64_t read_cr3(void) {
-  uint64_t value;
-  __asm__ volatile("mov %%cr3, %0" : "=r"(value));
-  return value;
-}
-
 CPU_INLINE void invlpg(uint64_t address) { __asm__ volatile("invlpg (%0)" : : "r"(address) : "memory"); }
 
 CPU_INLINE uint64_t rdtsc(void) {
@@ -153,3 +147,66 @@ extern volatile uint32_t ap_tickets;
 CPU_INLINE uint64_t trampoline_address(void) { return (uint64_t)ap_trampoline; }
 CPU_INLINE uint64_t trampoline_size(void) { return (uint64_t)ap_trampoline_end - (uint64_t)ap_trampoline; }
 CPU_INLINE uint32_t processors_started(void) { return ap_tickets; }
+
+// Control and debug registers.
+#define REGISTER_ACCESS(name)                                                                                          \
+  CPU_INLINE uint64_t read_##name(void) {                                                                              \
+    uint64_t value;                                                                                                    \
+    __asm__ volatile("mov %%" #name ", %0" : "=r"(value));                                                             \
+    return value;                                                                                                      \
+  }                                                                                                                    \
+  CPU_INLINE void write_##name(uint64_t value) {                                                                       \
+    __asm__ volatile("mov %0, %%" #name : : "r"(value) : "memory");                                                    \
+  }
+REGISTER_ACCESS(cr0)
+REGISTER_ACCESS(cr2)
+REGISTER_ACCESS(cr3)
+REGISTER_ACCESS(cr4)
+REGISTER_ACCESS(dr0)
+REGISTER_ACCESS(dr6)
+REGISTER_ACCESS(dr7)
+
+/// The exception that an attempt met: its vector, or 0xFF for none. `next` is where the handler goes on.
+struct caught {
+  uint64_t next, vector, error, rip;
+};
+extern struct caught caught_exception;
+CPU_INLINE volatile struct caught *_Nonnull caught(void) { return &caught_exception; }
+
+// Executes an instruction; an exception of it is caught.
+#define ATTEMPT(instruction, ...)                                                                                      \
+  caught()->vector = 0xFF;                                                                                             \
+  __asm__ volatile("mov %%rsp, %%r8\n\tlea 1f(%%rip), %%rax\n\tmov %%rax, caught_exception(%%rip)\n\t" instruction     \
+                   "\n1:\n\tmov %%r8, %%rsp\n\tmovq $0, caught_exception(%%rip)"                                       \
+                   : : __VA_ARGS__ : "rax", "rcx", "rdx", "r8", "memory", "cc")
+
+CPU_INLINE void attempt_load(uint64_t address) { ATTEMPT("mov (%0), %%cl", "r"(address)); }
+CPU_INLINE void attempt_store(uint64_t address) { ATTEMPT("movb $0x5A, (%0)", "r"(address)); }
+CPU_INLINE void attempt_call(uint64_t address) { ATTEMPT("call *%0", "r"(address)); }
+CPU_INLINE void attempt_rdmsr(uint32_t index) { ATTEMPT("mov %0, %%ecx\n\trdmsr", "r"(index)); }
+CPU_INLINE void attempt_wrmsr(uint32_t index, uint64_t value) {
+  ATTEMPT("mov %0, %%ecx\n\tmov %1, %%rdx\n\tshr $32, %%rdx\n\tmov %k1, %%eax\n\twrmsr", "r"(index), "r"(value));
+}
+CPU_INLINE void attempt_segment(uint16_t selector) { ATTEMPT("mov %w0, %%fs", "r"((uint32_t)selector)); }
+CPU_INLINE void attempt_cr0(uint64_t value) { ATTEMPT("mov %0, %%cr0", "r"(value)); }
+CPU_INLINE void attempt_cr4(uint64_t value) { ATTEMPT("mov %0, %%cr4", "r"(value)); }
+CPU_INLINE void attempt_divide(uint32_t divisor) { ATTEMPT("xor %%edx, %%edx\n\tmov $1, %%eax\n\tdivl %0", "r"(divisor)); }
+CPU_INLINE void attempt_undefined(void) { ATTEMPT("ud2", "i"(0)); }
+CPU_INLINE void attempt_breakpoint(void) { ATTEMPT("int3", "i"(0)); }
+CPU_INLINE void attempt_software_interrupt(void) { ATTEMPT("int $0x29", "i"(0)); }
+CPU_INLINE void attempt_gate_beyond_the_table(void) { ATTEMPT("int $0x80", "i"(0)); }
+CPU_INLINE void attempt_debug_trap(void) { ATTEMPT(".byte 0xF1", "i"(0)); }
+CPU_INLINE void attempt_single_step(void) {
+  ATTEMPT("pushf\n\torq $0x100, (%%rsp)\n\tpopf\n\tnop\n\tnop\n\tpushf\n\tandq $~0x100, (%%rsp)\n\tpopf", "i"(0));
+}
+/// AC suspends SMAP.
+CPU_INLINE void attempt_load_with_ac(uint64_t address) {
+  ATTEMPT("pushf\n\torq $0x40000, (%%rsp)\n\tpopf\n\tmov (%0), %%cl\n\tpushf\n\tandq $~0x40000, (%%rsp)\n\tpopf", "r"(address));
+}
+
+/// Calls code at an address.
+CPU_INLINE uint64_t call_code(uint64_t address) {
+  uint64_t result;
+  __asm__ volatile("call *%1" : "=a"(result) : "r"(address) : "rcx", "rdx", "memory", "cc");
+  return result;
+}
