@@ -138,7 +138,7 @@ enum TLB {
   private static func nextJumps(_ state: State) -> UInt64 {
     let context = state.context
     var next = context.pointee.spaces.lastJumps &+ 1
-    if next > 0xFFF {
+    if next > 0x7FF {
       next = 1
       context.pointee.spaces.forgetJumps()
       context.pointee.jumps.update(repeating: .none, count: JumpCache.count * 2)
@@ -187,6 +187,6 @@ enum TLB {
     let context = state.context
     state.pointee.jumps = context.pointee.jumps + (isUser ? JumpCache.count : 0)
     let jumps = isUser ? context.pointee.spaces.userJumps : context.pointee.spaces.supervisorJumps
-    state.pointee.jump_tag = UInt64(state.pointee.mode) << 60 | jumps << 48
+    state.pointee.jump_tag = UInt64(state.pointee.mode) << 59 | jumps << 48
   }
 }

@@ -98,7 +98,7 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
     let is64 = pointee.isLongMode && cs & SegmentAttributes.long != 0
     var mode: UInt8 = is64 ? 2 : cs & SegmentAttributes.big != 0 && !pointee.isVirtual8086 ? 1 : 0
     if !is64, ss & SegmentAttributes.big != 0, !pointee.isVirtual8086 { mode |= 4 }
-    if VectorChecks.areNeeded(self) { mode |= VectorChecks.mode }
+    mode |= VectorChecks.needed(self)
     let changes64 = (pointee.mode & 3 == 2) != is64
     pointee.mode = mode
     pointee.stack_mask = is64 ? .max : mode & 4 != 0 ? 0xFFFF_FFFF : 0xFFFF

@@ -15,10 +15,8 @@ extension Lowering {
     }
     if i.attributes.contains(.fpu) { return lowerX87(i) }
     let namesMMX = (0..<2).contains { i.operands[$0].registerClass == .mmx } || i.operation == .emms
-    if checksVectors {
-      if (0..<2).contains(where: { i.operands[$0].registerClass == .xmm }) { emit(softCheckSSE) }
-      if namesMMX { emit(softCheckMMX) }
-    }
+    if checksSSE, (0..<2).contains(where: { i.operands[$0].registerClass == .xmm }) { emit(softCheckSSE) }
+    if checksX87, namesMMX { emit(softCheckMMX) }
     // With memory operands these leave the x87 state alone.
     let usesMMX = namesMMX || i.operation == .cvtpi2ps || i.operation == .cvtpi2pd
     if usesMMX { return lowerMMX(i) }
@@ -63,7 +61,7 @@ extension Lowering {
   /// An instruction whose operation does its load, too; false: none of these.
   private mutating func lowerFused(_ i: Instruction) -> Bool {
     let place = place
-    guard !checksVectors, i.operands[1].kind == .memory, place.isFlat(i), let handler = fusedHandler(i.operation) else {
+    guard !checksSSE, i.operands[1].kind == .memory, place.isFlat(i), let handler = fusedHandler(i.operation) else {
       return false
     }
     emit(handler) {
@@ -74,7 +72,8 @@ extension Lowering {
   }
 
   /// CR0, CR4, MXCSR or the x87 control word ask for checks that are made where none is needed otherwise.
-  var checksVectors: Bool { mode & VectorChecks.mode != 0 }
+  var checksSSE: Bool { mode & VectorChecks.sse != 0 }
+  var checksX87: Bool { mode & VectorChecks.x87 != 0 }
 
   static func mayChangeVectorChecks(_ operation: Operation) -> Bool {
     switch operation {
@@ -130,7 +129,7 @@ extension Lowering {
 
   /// An operation that may raise SIMD floating-point exceptions, with what finds unmasked ones.
   mutating func checked(isFloat: Bool, dst: UInt8, _ body: (inout Lowering) -> Void) {
-    guard isFloat, checksVectors else { return body(&self) }
+    guard isFloat, checksSSE else { return body(&self) }
     emit(softBeginFloat) { $0.dst = dst }
     body(&self)
     emit(softEndFloat) { $0.dst = dst }

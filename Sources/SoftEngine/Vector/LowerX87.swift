@@ -15,18 +15,18 @@ extension Lowering {
   mutating func lowerX87(_ i: Instruction) -> Bool {
     switch i.operation {
     case .fwait:
-      emit(checksVectors ? softCheckWait : softNop)
+      emit(checksX87 ? softCheckWait : softNop)
       return false
     case .fninit, .fnclex, .fldenv, .fnstenv, .frstor, .fnsave:
       return complex(i, ends: Self.mayChangeVectorChecks(i.operation))
     case .fldcw: return loadControl(i)
     case .fnstsw, .fnstcw, .fneni, .fndisi, .fnsetpm:
-      if checksVectors { emit(softCheckX87NoWait) }
+      if checksX87 { emit(softCheckX87NoWait) }
       storeWord(i)
       return false
     default: break
     }
-    if checksVectors { emit(softCheckX87) }
+    if checksX87 { emit(softCheckX87) }
     if i.operation == .fnop { return false }
     if i.modRM >= 0xC0 {
       registerForm(i)
@@ -59,7 +59,7 @@ extension Lowering {
   }
 
   private mutating func loadControl(_ i: Instruction) -> Bool {
-    if checksVectors { emit(softCheckX87) }
+    if checksX87 { emit(softCheckX87) }
     load(i, 2, to: Slot.temporary0)
     let next = place.next(i)
     emit(softLoadControlWord) { $0.imm = Int64(bitPattern: next) }
@@ -78,7 +78,7 @@ extension Lowering {
       $0.base = i.modRM
       $0.index = i.opcode
     }
-    if checksVectors { emit(softPutAwayX87) }
+    if checksX87 { emit(softPutAwayX87) }
   }
 
   private mutating func registerForm(_ i: Instruction) {
@@ -118,7 +118,7 @@ extension Lowering {
     }
     point(i)
     executeMemory(i)
-    if checksVectors {
+    if checksX87 {
       let next = place.next(i)
       emit(softCheckStoreX87) { $0.imm = Int64(bitPattern: next) }
     }
@@ -132,16 +132,16 @@ extension Lowering {
 
   /// FDP is kept where exceptions are not masked (CPUID.(07H,0):EBX[6]).
   private mutating func point(_ i: Instruction) {
-    if checksVectors { address(i, soft_x87_point) }
+    if checksX87 { address(i, soft_x87_point) }
   }
 }
 
 /// FLDCW of the first temporary. The exceptions that it unmasks may be pending, or need checks from here on.
 @c func softLoadControlWord(_ state: State, _ op: MicroOp) {
   soft_x87_set_control(state, register(state, Slot.temporary0, as: UInt16.self).pointee)
-  let needsChecks = VectorChecks.areNeeded(state)
-  if needsChecks { soft_x87_unload(state) }
-  guard needsChecks != (state.pointee.mode & VectorChecks.mode != 0) else { return next(state, op) }
+  let checks = VectorChecks.needed(state)
+  if checks & VectorChecks.x87 != 0 { soft_x87_unload(state) }
+  guard checks != state.pointee.mode & (VectorChecks.sse | VectorChecks.x87) else { return next(state, op) }
   state.updateMode()
   state.pointee.rip = codeAddress(state, op)
   return tail(state, op, softDispatch)

@@ -1,19 +1,23 @@
 import CSoftCPU
 import X86
 
-/// When x87, MMX and SSE instructions must be checked before and after: `mode` says so, and blocks made in that mode
-/// have operations for it. In the ordinary mode nothing can be wrong, as Linux runs its programs.
+/// When SSE instructions, or x87 and MMX instructions, must be checked before and after: `mode` says so, and blocks made
+/// in that mode have operations for it. In the ordinary mode nothing can be wrong, as Linux runs its programs.
 enum VectorChecks {
-  /// Bit of `soft_cpu.mode`.
-  static let mode: UInt8 = 8
+  /// Bits of `soft_cpu.mode`.
+  static let sse: UInt8 = 8
+  static let x87: UInt8 = 16
 
   /// Exception masks of MXCSR and of the x87 control word.
   static let mxcsrMasks: UInt32 = 0x1F80
   static let x87Masks: UInt16 = 0x3F
 
-  static func areNeeded(_ state: State) -> Bool {
-    state.pointee.cr0 & (CR0.em | CR0.ts) != 0 || state.pointee.cr4 & CR4.osfxsr == 0
-      || state.pointee.mxcsr & mxcsrMasks != mxcsrMasks || state.pointee.x87.control & x87Masks != x87Masks
+  /// Those that are needed.
+  static func needed(_ state: State) -> UInt8 {
+    let isOff = state.pointee.cr0 & (CR0.em | CR0.ts) != 0
+    let forSSE = isOff || state.pointee.cr4 & CR4.osfxsr == 0 || state.pointee.mxcsr & mxcsrMasks != mxcsrMasks
+    let forX87 = isOff || state.pointee.x87.control & x87Masks != x87Masks
+    return (forSSE ? sse : 0) | (forX87 ? x87 : 0)
   }
 }
 
