@@ -14,7 +14,13 @@ enum TLB {
   /// The entry that a page may stand in.
   @inline(__always)
   static func entry(_ state: State, _ linear: UInt64) -> UnsafeMutablePointer<soft_tlb_entry> {
-    state.pointee.tlb + Int(truncatingIfNeeded: linear &>> 12 & UInt64(count &- 1))
+    state.pointee.tlb + index(linear)
+  }
+
+  /// Pages at equal places of regions aligned to 16 MiB, as programs lay them out, have entries of their own.
+  @inline(__always)
+  private static func index(_ linear: UInt64) -> Int {
+    Int(truncatingIfNeeded: (linear ^ linear &>> 12) &>> 12 & UInt64(count &- 1))
   }
 
   /// The tag that permits an access. One that crosses a page gets the second page's, which never stands in the entry of
@@ -117,12 +123,12 @@ enum TLB {
     let isLarge = context.pointee.spaces.largeRegions.contains(linear >> 21)
     if isLarge {
       // Its neighbour, too: it may have been one of 4 MiB.
-      let first = Int(truncatingIfNeeded: linear >> 12 & UInt64(count - 1) & ~1023)
+      let first = index(linear) & ~1023
       for set in 0..<sets - 1 { drop(context.pointee.tlb + (set * count + first), count: 1024) }
       CodeTLB.clear(state)
       return flushAllJumps(state)
     }
-    let index = Int(truncatingIfNeeded: linear >> 12 & UInt64(count - 1))
+    let index = index(linear)
     for set in 0..<sets - 1 { drop(context.pointee.tlb + (set * count + index), count: 1) }
     CodeTLB.flush(state, page: linear)
     JumpCache.flush(state, page: linear)
