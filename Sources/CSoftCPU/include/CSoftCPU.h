@@ -264,6 +264,16 @@ static inline uint64_t soft_load_64(const uint64_t *_Nonnull word) {
   return __atomic_load_n(word, __ATOMIC_SEQ_CST);
 }
 
+typedef struct soft_quotient {
+  uint64_t quotient, remainder;
+} soft_quotient;
+
+/// Divides a number of 128 bits whose upper half is below the divisor.
+static inline soft_quotient soft_divide(uint64_t high, uint64_t low, uint64_t divisor) {
+  __asm__("div %2" : "+a"(low), "+d"(high) : "r"(divisor) : "cc");
+  return (soft_quotient){low, high};
+}
+
 /// Moves items of 1, 2, 4 or 8 bytes one after the other, from the first on.
 void soft_move_items(void *_Nonnull to, const void *_Nonnull from, size_t count, size_t width);
 /// Stores the low bytes of `value` in so many items.

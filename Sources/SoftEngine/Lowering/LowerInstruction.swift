@@ -61,6 +61,8 @@ extension Lowering {
       }
       return false
     case .imul where i.operands[1].kind != .none: return multiply(i)
+    case .mul: return wide(i, softMultiplyWide32, softMultiplyWide64)
+    case .div: return wide(i, softDivide32, softDivide64)
     case .bswap:
       guard i.operandSize >= 4, let dst = slot(i.operands[0]) else { return complex(i) }
       emit(i.operandSize == 8 ? softByteSwap64 : softByteSwap32) { $0.dst = dst }
@@ -252,6 +254,13 @@ extension Lowering {
       $0.src = src
       $0.imm = i.immediate
     }
+    return false
+  }
+
+  /// An instruction on RDX:RAX and its operand.
+  private mutating func wide(_ i: Instruction, _ handler32: soft_handler, _ handler64: soft_handler) -> Bool {
+    guard i.operandSize >= 4, i.operands[0].size == i.operandSize, let src = source(i, 0) else { return complex(i) }
+    emit(i.operandSize == 8 ? handler64 : handler32) { $0.src = src }
     return false
   }
 

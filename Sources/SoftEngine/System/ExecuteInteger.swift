@@ -214,7 +214,7 @@ extension Executor {
     // The quotient fits exactly when the dividend's upper half is below the divisor.
     guard high < divisor else { throw .exception(Vector.divideError, errorCode: nil) }
     if size == 8 {
-      let (quotient, remainder) = divisor.dividingFullWidth((high, low))
+      let (quotient, remainder) = SoftEngine.divide(high, low, by: divisor)
       setQuotient(quotient, remainder, size)
     } else {
       let value = high << UInt64(8 &* size) | low
@@ -238,7 +238,7 @@ extension Executor {
     let negativeDivisor = divisor >> 63 != 0
     let magnitude = negativeDivisor ? 0 &- divisor : divisor
     guard high < magnitude else { throw .exception(Vector.divideError, errorCode: nil) }
-    let (quotient, remainder) = magnitude.dividingFullWidth((high, low))
+    let (quotient, remainder) = SoftEngine.divide(high, low, by: magnitude)
     let limit: UInt64 = 1 << UInt64(8 &* size &- 1)
     let negative = isNegative != negativeDivisor
     guard quotient < limit || negative && quotient == limit else {
