@@ -24,7 +24,7 @@ struct MachineOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "The processor under --accel soft: v1, v2 or max, then features to add or take away, as in v2,-aes.",
+      "The processor under --accel soft: v1, v2 or max, then features to add or take away, as in v2,+aes.",
       valueName: "model[,+feature|,-feature...]"))
   var cpu = "max"
 

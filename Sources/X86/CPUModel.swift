@@ -1,4 +1,4 @@
-/// The processor a guest sees: a microarchitecture level, with features added or taken away (`--cpu v2,-aes`).
+/// The processor a guest sees: a microarchitecture level, with features added or taken away (`--cpu v2,+aes`).
 public struct CPUModel: Sendable, Equatable {
   public enum Level: String, Sendable, CaseIterable, Comparable {
     /// x86-64's baseline.
