@@ -213,6 +213,8 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
       BlockCache.free(single)
       self.single = nil
     }
+    // Why it left is dealt with: INIT must not find the HLT that it ended.
+    state.pointee.leave = LeaveReason.dispatch
     takeEvents()
     if state.pointee.leave == LeaveReason.tripleFault { return .tripleFault }
     if state.pointee.halted != 0 || state.pointee.waiting_for_sipi != 0 {
