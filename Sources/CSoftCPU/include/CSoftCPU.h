@@ -94,16 +94,12 @@ typedef struct soft_cpu {
   uint32_t leave;
   /// The block being executed.
   void *_Nullable block;
-  /// Debug builds: what to execute next.
-  const struct soft_op *_Nullable next;
   /// Valid outside blocks, and in complex operations (the next instruction's).
   uint64_t rip;
   /// In complex operations: the instruction's own.
   uint64_t instruction_rip;
   /// Where a slow access goes.
   uint64_t linear;
-  /// Blocks entered.
-  uint64_t blocks;
 
   soft_segment segment[8];
   soft_table gdtr, idtr;
@@ -114,7 +110,7 @@ typedef struct soft_cpu {
   uint64_t tsc_offset;
   uint64_t pdpte[4];
   uint8_t cpl;
-  /// 0: 16-bit, 1: 32-bit, 2: 64-bit code; bit 2: 32-bit stack.
+  /// 0: 16-bit, 1: 32-bit, 2: 64-bit code; bit 2: 32-bit stack; bits 3 and 4: VectorChecks.
   uint8_t mode;
   /// Interrupts are held off for one instruction (STI, MOV SS).
   uint8_t shadow;
