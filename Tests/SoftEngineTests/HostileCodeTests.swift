@@ -19,7 +19,7 @@ import Testing
 
   /// It may hang, shut down or ask devices for anything, but vmrun goes on.
   @Test(arguments: Mode.allCases) func randomBytesNeverStopTheEngine(_ mode: Mode) async throws {
-    let rounds = isLongRun ? 20_000 : 150
+    let rounds = isLongRun ? 10_000 : 150
     let seed = UInt64.random(in: 0...UInt64.max)
     print("seed \(seed): \(rounds) rounds of random code, \(mode) mode")
     var random = SplitMix(state: seed)
