@@ -353,7 +353,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     let events = controllers.events(of: index)
     guard !events.isEmpty else { return }
     if events.contains(.initialize), controllers.takeINIT(of: index) {
-      state.powerOn(isBootstrap: index == 0)
+      state.initialize(isBootstrap: index == 0)
       TLB.flush(state)
     }
     if events.contains(.startup), let vector = controllers.takeSIPI(of: index), state.pointee.waiting_for_sipi != 0 {

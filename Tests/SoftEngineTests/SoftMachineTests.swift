@@ -13,21 +13,22 @@ struct SoftMachineTests {
     private let memory: Mapping
     private let rom: Mapping
 
-    init(_ program: [UInt8], handler: [UInt8] = []) throws {
+    init(_ program: [UInt8], handler: [UInt8] = [], processor: Int = 0) throws {
       memory = try Mapping(anonymous: 64 << 10)
       rom = try Mapping(anonymous: 64 << 10)
       // jmp far 0000:1000, at FFFF:FFF0.
       rom.bytes[0xFFF0..<0xFFF5].copyBytes(from: [0xEA, 0x00, 0x10, 0x00, 0x00])
       memory.bytes[0x1000..<0x1000 + program.count].copyBytes(from: program)
-      // Vector 0DH is IRQ 5's.
+      // Vector 0DH is IRQ 5's and #GP's; 8 is #DF's.
       memory.bytes[0x34..<0x38].copyBytes(from: [0x00, 0x11, 0, 0])
+      memory.bytes[0x20..<0x24].copyBytes(from: [0x00, 0x11, 0, 0])
       memory.bytes[0x1100..<0x1100 + handler.count].copyBytes(from: handler)
-      machine = try SoftMachine(vcpus: 1)
+      machine = try SoftMachine(vcpus: processor + 1)
       for (slot, (address, host)) in [(UInt64(0), memory.base), (0xFFFF_0000, rom.base)].enumerated() {
         let mapping = HostMapping(guestAddress: address, size: 64 << 10, host: host, readOnly: slot == 1)
         guard machine.map(slot: slot, mapping) else { throw EngineFailure(reason: "mapping refused") }
       }
-      cpu = try machine.makeVCPU(0)
+      cpu = try machine.makeVCPU(processor)
       try machine.start { true }
     }
 
@@ -121,6 +122,57 @@ struct SoftMachineTests {
     #expect(tiny.nextPort() == 0xE2)
     try tiny.cpu.reset()
     #expect(tiny.nextPort() == 0xE1)
+  }
+
+  @Test func initEndsHLTBeforeTheStartUpIPIComes() throws {
+    // out E1h, al; cli; hlt.
+    let tiny = try Tiny([0xE6, 0xE1, 0xFA, 0xF4], processor: 1)
+    let controllers = tiny.machine.controllers
+    let done = try SharedEvent()
+    let sender = try HostThread("sender") {
+      for _ in 0..<10 {
+        controllers.sendMSI(address: 0xFEE0_1000, data: 0x4500)
+        while controllers.events(of: 1).contains(.initialize) { yieldProcessor() }
+        controllers.sendMSI(address: 0xFEE0_1000, data: 0x4601)
+        done.event.wait(milliseconds: 2000)
+      }
+      tiny.cpu.kick()
+    }
+    var started = 0
+    while let port = tiny.nextPort() {
+      #expect(port == 0xE1)
+      started += 1
+      done.event.signal()
+    }
+    sender.join()
+    #expect(started == 10)
+  }
+
+  /// The IDT ends before the interrupt's vector: with #GP's, with #DF's, or before both.
+  @Test(arguments: [UInt8(0x37), 0x23, 0x1F])
+  func faultOfAnInterruptsDeliveryIsDeliveredOrShutsDown(limit: UInt8) throws {
+    // lidt cs:[1080h], then the sleeper with vectors from 18h on: IRQ 5 is 1DH.
+    var program: [UInt8] = [0x2E, 0x0F, 0x01, 0x1E, 0x80, 0x10] + Self.sleeper
+    program[12] = 0x18
+    program += [UInt8](repeating: 0, count: 0x80 - program.count) + [limit, 0, 0, 0, 0, 0]
+    let tiny = try Tiny(program, handler: Self.handler)
+    let edge = try EventDescriptor()
+    try tiny.machine.connect(input: 5, edge: edge)
+    #expect(tiny.nextPort() == 0xE1)
+    edge.signal()
+    var isShutDown = false
+    loop: while true {
+      switch tiny.cpu.run(.run) {
+      case .portOut(let port, _, _, _):
+        #expect(port == 0xE0)
+        break loop
+      case .tripleFault:
+        isShutDown = true
+        break loop
+      default: continue
+      }
+    }
+    #expect(isShutDown == (limit == 0x1F))
   }
 
   @Test func timeStampCounterCountsNanosecondsOfTheClock() throws {

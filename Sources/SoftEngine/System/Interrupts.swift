@@ -62,7 +62,10 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
       guard pointee.leave == LeaveReason.exception, !deliverException() else { return }
     } catch {
       record(self, error)
-      if case .exception = error, deliverException() { return }
+      if case .exception = error {
+        context.pointee.trace?.exception(self)
+        if deliverException() { return }
+      }
     }
     pointee.leave = LeaveReason.tripleFault
   }
