@@ -17,7 +17,7 @@ extension Machines {
         engine.arguments + ["--snapshot", image.path], streams: ProgramStreams(input: .pipe), seconds: 150
       ) { run in
         try await run.wait(for: "SeaBIOS", seconds: 30)
-        try await run.wait(for: "GNU GRUB", seconds: 90)
+        try await run.wait(for: "GNU GRUB", seconds: 240)
         // Its last line: the menu reads keys from here on. Three times down is the last entry.
         try await run.wait(for: "command-line", seconds: 30)
         try run.send("\u{0E}\u{0E}\u{0E}\r")
