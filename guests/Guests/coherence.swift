@@ -221,7 +221,7 @@ enum Atomicity {
   private static func pattern(_ number: UInt32) -> UInt64 { UInt64(number & 0xFF) &* 0x0101_0101_0101_0101 }
 
   private static func count(_ place: Place) -> UInt64 {
-    Coherence.isFast ? (place.isWithinLine ? 5000 : 200) : 100
+    Coherence.isFast ? (place.isWithinLine ? 20_000 : 2000) : 100
   }
 
   static func take(_ operation: LockedOperation, _ place: Place, _ index: UInt32) {
@@ -310,7 +310,7 @@ enum MemoryOrder {
   /// How often neither of two processors sees what the other stored.
   private static func storeBuffer(_ barrier: Barrier) -> UInt32 {
     var both: UInt32 = 0
-    for _ in 0..<(Coherence.isFast ? 40 : 2) {
+    for _ in 0..<(Coherence.isFast ? 100 : 2) {
       Memory.clear(x, bytes: 64 * words)
       Memory.clear(y, bytes: 64 * words)
       Coherence.together(.storeBuffer(barrier), 2)
