@@ -10,6 +10,7 @@ public enum ErrorNumber {
   public static let connectionRefused = ECONNREFUSED
   public static let exists = EEXIST
   public static let interrupted = EINTR
+  public static let inputOutput = EIO
   public static let invalid = EINVAL
   public static let noDevice = ENODEV
   public static let noDeviceOrAddress = ENXIO
