@@ -24,4 +24,6 @@ public let catalog = Registry([
   TestDevice.model,
   // On the PCI bus.
   StandardVGA.model,
+  VirtioBlock.model,
+  VirtioEntropy.model,
 ])
