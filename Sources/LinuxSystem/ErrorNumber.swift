@@ -4,11 +4,13 @@ import Glibc
 public enum ErrorNumber {
   public static let accessDenied = EACCES
   public static let addressInUse = EADDRINUSE
+  public static let addressNotAvailable = EADDRNOTAVAIL
   public static let again = EAGAIN
   public static let brokenPipe = EPIPE
   public static let connectionRefused = ECONNREFUSED
   public static let exists = EEXIST
   public static let interrupted = EINTR
+  public static let inputOutput = EIO
   public static let invalid = EINVAL
   public static let noDevice = ENODEV
   public static let noDeviceOrAddress = ENXIO

@@ -28,6 +28,8 @@ extension SystemError {
   public var isForbidden: Bool { errno == EACCES || errno == EPERM }
   public var isReadOnly: Bool { errno == EROFS }
   public var isInvalid: Bool { errno == EINVAL }
+  /// The file system or device has no such operation.
+  public var isUnsupported: Bool { errno == EOPNOTSUPP || errno == ENOSYS || errno == ENOTTY }
   public var isOutOfSpace: Bool { errno == ENOSPC || errno == EDQUOT || errno == EFBIG }
   /// A lock that somebody else holds (fcntl(2)).
   public var isLocked: Bool { errno == EAGAIN || errno == EACCES }
@@ -69,6 +71,9 @@ extension Descriptor {
     return UInt64(max(0, try status().st_size))
   }
 
+  /// Bytes that the host keeps room for.
+  public borrowing func allocatedSize() throws(SystemError) -> UInt64 { UInt64(max(0, try status().st_blocks)) * 512 }
+
   private borrowing func status() throws(SystemError) -> stat {
     var result = stat()
     let number = raw
@@ -92,6 +97,39 @@ extension Descriptor {
     try transfer("preadv", buffers, offset) { preadv(number, $0, $1, $2) }
   }
 
+  /// Fills the buffers from `offset`, with zeroes beyond the end of the file.
+  public borrowing func readFilling(_ buffers: [UnsafeMutableRawBufferPointer], at offset: UInt64) throws(SystemError) {
+    let number = raw
+    let size = try imageSize()
+    let present = offset < size ? size - offset : 0
+    let whole = buffers.reduce(UInt64(0)) { $0 &+ UInt64($1.count) }
+    if whole <= present { return try transfer("preadv", buffers, offset) { preadv(number, $0, $1, $2) } }
+    var left = Int(present)
+    for buffer in buffers {
+      let run = min(left, buffer.count)
+      if run > 0 { try readStart(of: buffer, at: offset + (present - UInt64(left)), count: run) }
+      UnsafeMutableRawBufferPointer(rebasing: buffer[run...]).initializeMemory(as: UInt8.self, repeating: 0)
+      left -= run
+    }
+  }
+
+  /// Reads what there is up to `count` bytes of a longer buffer: direct access asks for whole blocks at the file's end.
+  private borrowing func readStart(of buffer: UnsafeMutableRawBufferPointer, at offset: UInt64, count: Int)
+    throws(SystemError)
+  {
+    let number = raw
+    guard let position = off_t(exactly: offset) else { throw SystemError("pread", errno: EFBIG) }
+    var done = 0
+    while done < count {
+      let moved = try retrying("pread") {
+        pread(number, buffer.baseAddress.map { $0 + done }, buffer.count - done, position + off_t(done))
+      }
+      // It became shorter meanwhile.
+      guard moved > 0 else { throw SystemError("pread", errno: EIO) }
+      done += moved
+    }
+  }
+
   /// Writes all of the buffers from `offset` on.
   public borrowing func writeFully(_ buffers: [UnsafeMutableRawBufferPointer], at offset: UInt64) throws(SystemError) {
     let number = raw
@@ -102,6 +140,39 @@ extension Descriptor {
   public borrowing func synchronizeData() throws(SystemError) {
     let number = raw
     try retrying("fdatasync") { fdatasync(number) }
+  }
+}
+
+extension Descriptor {
+  /// Gives the range back to the host: it reads as zero afterwards, the size stays.
+  public borrowing func punchHole(at offset: UInt64, _ length: UInt64) throws(SystemError) {
+    let number = raw
+    try retrying("fallocate(FALLOC_FL_PUNCH_HOLE)") { clinux_punch_hole(number, offset, length) }
+  }
+
+  /// Makes the range read as zero; the host keeps room for it where it can.
+  public borrowing func zeroRange(at offset: UInt64, _ length: UInt64) throws(SystemError) {
+    let number = raw
+    try retrying("fallocate(FALLOC_FL_ZERO_RANGE)") { clinux_zero_range(number, offset, length) }
+  }
+
+  /// Tells a block device that the range's content is no longer needed; it may read as anything afterwards.
+  public borrowing func discardBlocks(at offset: UInt64, _ length: UInt64) throws(SystemError) {
+    let number = raw
+    try retrying("ioctl(BLKDISCARD)") { clinux_discard_blocks(number, offset, length) }
+  }
+
+  /// Makes the range of a block device read as zero.
+  public borrowing func zeroBlocks(at offset: UInt64, _ length: UInt64) throws(SystemError) {
+    let number = raw
+    try retrying("ioctl(BLKZEROOUT)") { clinux_zero_blocks(number, offset, length) }
+  }
+
+  /// Sets a file's size; EFBIG where the host's files cannot be so long.
+  public borrowing func truncate(to size: UInt64) throws(SystemError) {
+    guard let length = off_t(exactly: size) else { throw SystemError("ftruncate", errno: EFBIG) }
+    let number = raw
+    try retrying("ftruncate") { ftruncate(number, length) }
   }
 }
 

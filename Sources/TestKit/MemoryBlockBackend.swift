@@ -21,15 +21,19 @@ public final class MemoryBlockBackend: BlockBackend {
     var flushError: BlockError?
     var held: [BlockRequest] = []
     var isManual = false
+    var queued: [BlockRequest] = []
+    var notify: (@Sendable (UInt64) -> Void)?
   }
 
-  public let size: UInt64
+  public var size: UInt64 { state.withLock { UInt64($0.bytes.count) } }
   public let isReadOnly: Bool
+  public var features: BlockFeatures { isReadOnly ? [] : [.discard, .writeZeroes, .unmap] }
+  public let limits: BlockLimits
   private let state: Mutex<State>
 
-  public init(_ bytes: [UInt8], isReadOnly: Bool = false) {
-    size = UInt64(bytes.count)
+  public init(_ bytes: [UInt8], isReadOnly: Bool = false, limits: BlockLimits = BlockLimits()) {
     self.isReadOnly = isReadOnly
+    self.limits = limits
     state = Mutex(State(bytes: bytes))
   }
 
@@ -68,11 +72,43 @@ public final class MemoryBlockBackend: BlockBackend {
   public func bytes(_ range: Range<Int>) -> [UInt8] { state.withLock { Array($0.bytes[range]) } }
   public func sector(_ number: Int) -> [UInt8] { bytes(number * 512..<(number + 1) * 512) }
 
+  /// Grows or shrinks the medium and tells whoever asked to know.
+  public func resize(to size: Int) {
+    let notify = state.withLock { state in
+      if size <= state.bytes.count {
+        state.bytes.removeLast(state.bytes.count - size)
+      } else {
+        state.bytes.append(contentsOf: [UInt8](repeating: 0, count: size - state.bytes.count))
+      }
+      return state.notify
+    }
+    notify?(UInt64(size))
+  }
+
+  public func onResize(_ notify: (@Sendable (UInt64) -> Void)?) { state.withLock { $0.notify = notify } }
+
+  /// Requests wait for `kick` or the next `submit`, as they may.
+  public func enqueue(_ request: BlockRequest) { state.withLock { $0.queued.append(request) } }
+
+  public func kick() {
+    let queued = state.withLock { state in
+      defer { state.queued = [] }
+      return state.queued
+    }
+    for request in queued { start(request) }
+  }
+
   public func submit(_ request: BlockRequest) {
+    kick()
+    start(request)
+  }
+
+  private func start(_ request: BlockRequest) {
     let isHeld = state.withLock { state -> Bool in
       state.records.append(
         Record(
-          operation: request.operation, offset: request.offset, count: request.count, buffers: request.buffers.count))
+          operation: request.operation, offset: request.offset, count: Int(request.length),
+          buffers: request.buffers.count))
       if state.isManual { state.held.append(request) }
       return state.isManual
     }
@@ -87,7 +123,10 @@ public final class MemoryBlockBackend: BlockBackend {
     return true
   }
 
-  public func drain() { while completeNext() {} }
+  public func drain() {
+    kick()
+    while completeNext() {}
+  }
 
   private func complete(_ request: BlockRequest) {
     request.completion(state.withLock { perform(request, &$0) })
@@ -95,11 +134,16 @@ public final class MemoryBlockBackend: BlockBackend {
 
   private func perform(_ request: BlockRequest, _ state: inout State) -> Result<Void, BlockError> {
     if request.operation == .flush { return state.flushError.map { .failure($0) } ?? .success(()) }
-    if request.operation == .write, isReadOnly { return .failure(.readOnly) }
-    guard request.offset <= size, UInt64(request.count) <= size - request.offset else { return .failure(.outOfRange) }
-    let range = request.offset..<request.offset + UInt64(request.count)
+    if request.operation.changesMedium, isReadOnly { return .failure(.readOnly) }
+    guard request.fits(in: UInt64(state.bytes.count)) else { return .failure(.outOfRange) }
+    let range = request.offset..<request.offset + request.length
     if let fault = state.faults.first(where: { $0.range.overlaps(range) }) { return .failure(fault.error) }
     var position = Int(request.offset)
+    // A discard may keep the content; a test sees best that it arrived where it does not.
+    if request.operation.changesMedium, request.operation != .write {
+      state.bytes.replaceSubrange(
+        position..<position + Int(request.length), with: repeatElement(0, count: Int(request.length)))
+    }
     for buffer in request.buffers {
       let part = position..<position + buffer.count
       if request.operation == .read {

@@ -256,3 +256,107 @@ private func open(
     #expect(taken.count == 2)
   }
 }
+
+private func run(_ backend: FileBlockBackend, _ operation: BlockRequest.Operation, _ range: Range<UInt64>)
+  -> BlockError?
+{
+  let outcome = Outcome()
+  backend.submit(
+    BlockRequest(operation, offset: range.lowerBound, length: range.upperBound - range.lowerBound) { outcome.add($0) })
+  backend.drain()
+  #expect(outcome.errors.count == 1)
+  return outcome.errors.first ?? nil
+}
+
+@Suite struct ZeroAndDiscardTests {
+  private static let size = 6 * Overlay.clusterSize + 1024
+
+  @Test(arguments: [false, true], [BlockRequest.Operation.writeZeroes(mayUnmap: true), .writeZeroes(mayUnmap: false)])
+  func zeroesAreReadBackAndNothingElseChanges(_ snapshot: Bool, _ operation: BlockRequest.Operation) throws {
+    let original = pattern(Self.size)
+    let file = try TemporaryFile(original)
+    let backend = try open(file.path, snapshot: snapshot)
+    var expected = original
+    for range in [512..<1024, 4096..<12288, 3584..<70000 / 512 * 512, Self.size - 512..<Self.size] {
+      #expect(run(backend, operation, UInt64(range.lowerBound)..<UInt64(range.upperBound)) == nil)
+      expected.replaceSubrange(range, with: [UInt8](repeating: 0, count: range.count))
+    }
+    let back = Memory(Self.size)
+    #expect(run(backend, .read, 0, [back.part(0..<Self.size)]) == nil)
+    #expect(Array(back.part(0..<Self.size)) == expected)
+    #expect(try file.contents() == (snapshot ? original : expected))
+  }
+
+  @Test func aDiscardGivesRoomBack() throws {
+    let file = try TemporaryFile(pattern(1 << 20))
+    let backend = try open(file.path)
+    #expect(backend.features == [.discard, .writeZeroes, .unmap])
+    let image = try Descriptor.openImage(file.path, ImageOpenMode(writable: false))
+    let before = try image.allocatedSize()
+    #expect(run(backend, .discard, 4096..<(1 << 20)) == nil)
+    #expect(try image.allocatedSize() < before)
+    #expect(try file.contents().count == 1 << 20)
+    #expect(try Array(file.contents()[..<4096]) == Array(pattern(1 << 20)[..<4096]))
+  }
+
+  @Test func aSnapshotKeepsDiscardsToItself() throws {
+    let original = pattern(Self.size)
+    let file = try TemporaryFile(original)
+    let backend = try open(file.path, snapshot: true)
+    #expect(run(backend, .discard, 100..<UInt64(Self.size)) == nil)
+    let back = Memory(Self.size)
+    #expect(run(backend, .read, 0, [back.part(0..<Self.size)]) == nil)
+    // The first cluster and the last are not whole.
+    #expect(Array(back.part(0..<Overlay.clusterSize)) == Array(original[..<Overlay.clusterSize]))
+    #expect(Array(back.part(6 * Overlay.clusterSize..<Self.size)) == Array(original[(6 * Overlay.clusterSize)...]))
+    #expect(try file.contents() == original)
+  }
+
+  @Test func aReadOnlyMediumRefusesBoth() throws {
+    let file = try TemporaryFile(pattern(8192))
+    let backend = try open(file.path, readOnly: true)
+    #expect(backend.features == [])
+    #expect(run(backend, .discard, 0..<4096) == .readOnly)
+    #expect(run(backend, .writeZeroes(mayUnmap: true), 0..<4096) == .readOnly)
+    #expect(try file.contents() == pattern(8192))
+  }
+
+  @Test func rangesBeyondTheEndFail() throws {
+    let file = try TemporaryFile(pattern(8192))
+    let backend = try open(file.path)
+    #expect(run(backend, .discard, 4096..<8193) == .outOfRange)
+    #expect(run(backend, .writeZeroes(mayUnmap: false), 0..<UInt64.max) == .outOfRange)
+    #expect(run(backend, .discard, UInt64.max - 1..<UInt64.max) == .outOfRange)
+    #expect(try file.contents() == pattern(8192))
+  }
+
+  @Test func directAccessWritesZeroesWithinABlock() throws {
+    let file = try TemporaryFile(pattern(16384))
+    let spec = BlockSpec(id: "disk0", path: file.path, cache: .none)
+    let image = try Descriptor.openImage(file.path, ImageOpenMode(writable: true))
+    let backend = try FileBlockBackend(
+      image: image, overlay: nil, spec: spec, geometry: ImageGeometry(size: 16384, alignment: 4096))
+    #expect(run(backend, .writeZeroes(mayUnmap: false), 512..<1536) == nil)
+    var expected = pattern(16384)
+    expected.replaceSubrange(512..<1536, with: [UInt8](repeating: 0, count: 1024))
+    #expect(try file.contents() == expected)
+  }
+}
+
+@Suite struct ResizeTests {
+  @Test func aNewSizeOfTheFileIsToldAndReached() throws {
+    let file = try TemporaryFile(pattern(4096))
+    let backend = try open(file.path)
+    let told = Mutex<[UInt64]>([])
+    backend.onResize { size in told.withLock { $0.append(size) } }
+    backend.measure()
+    try file.overwrite(pattern(8192))
+    let back = Memory(4096)
+    #expect(run(backend, .read, 4096, [back.part(0..<4096)]) == .outOfRange)
+    backend.measure()
+    #expect(backend.size == 8192)
+    #expect(run(backend, .read, 4096, [back.part(0..<4096)]) == nil)
+    #expect(Array(back.part(0..<4096)) == Array(pattern(8192)[4096...]))
+    #expect(told.withLock { $0 } == [8192])
+  }
+}

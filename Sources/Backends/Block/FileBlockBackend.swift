@@ -2,7 +2,7 @@ import LinuxSystem
 import MachineModel
 import Synchronization
 
-/// A raw image in a host file or block device, driven by a few worker threads.
+/// An image in host files or a block device, driven by a few worker threads.
 ///
 /// Requests on overlapping ranges keep the order they were submitted in where one of them writes; others may
 /// overtake each other. A completion runs on a worker.
@@ -14,11 +14,26 @@ public final class FileBlockBackend: BlockBackend {
 
   /// Takes over what `OpenedImage.open` opened, and returns when the workers run: a sandbox may close then.
   /// `report` is given a line for the user at each host error's first time.
-  public init(
+  public convenience init(
     image: consuming Descriptor, overlay: consuming Descriptor?, spec: BlockSpec, geometry: ImageGeometry,
     workers count: Int = maximumWorkers, report: @escaping @Sendable (String) -> Void = { _ in }
   ) throws(SystemError) {
-    let core = Core(image: image, overlay: overlay, spec: spec, geometry: geometry, report: report)
+    let file = HostImage(file: image, alignment: geometry.alignment, isCached: spec.cache != .none)
+    var layer: any ImageLayer = RawImage(file, size: geometry.size)
+    if let overlay { layer = try Overlay(file: overlay, over: layer) }
+    try self.init(layer, spec: spec, workers: count, report: report)
+  }
+
+  public convenience init(_ opened: consuming OpenedImage, spec: BlockSpec) throws(SystemError) {
+    let geometry = opened.geometry
+    try self.init(image: opened.image, overlay: opened.overlay, spec: spec, geometry: geometry)
+  }
+
+  init(
+    _ layer: any ImageLayer, spec: BlockSpec, workers count: Int = maximumWorkers,
+    report: @escaping @Sendable (String) -> Void = { _ in }
+  ) throws(SystemError) {
+    let core = Core(layer, spec: spec, report: report)
     self.core = core
     var workers: [HostThread] = []
     for index in 0..<min(max(count, 1), Self.maximumWorkers) {
@@ -34,18 +49,15 @@ public final class FileBlockBackend: BlockBackend {
     core.awaitWorkers(workers.count)
   }
 
-  public convenience init(_ opened: consuming OpenedImage, spec: BlockSpec) throws(SystemError) {
-    let geometry = opened.geometry
-    try self.init(image: opened.image, overlay: opened.overlay, spec: spec, geometry: geometry)
-  }
-
   deinit {
     core.stop()
     for worker in workers { worker.join() }
   }
 
-  public var size: UInt64 { core.geometry.size }
+  public var size: UInt64 { core.size.load(ordering: .relaxed) }
   public var isReadOnly: Bool { core.spec.readOnly }
+  public var features: BlockFeatures { isReadOnly ? [] : core.layer.features }
+  public var limits: BlockLimits { core.layer.limits }
 
   public func submit(_ request: BlockRequest) {
     guard let error = refusal(of: request) else { return core.add(request) }
@@ -54,11 +66,16 @@ public final class FileBlockBackend: BlockBackend {
 
   private func refusal(of request: BlockRequest) -> BlockError? {
     guard request.operation != .flush else { return nil }
-    if request.operation == .write, isReadOnly { return .readOnly }
-    return request.offset <= size && UInt64(request.count) <= size - request.offset ? nil : .outOfRange
+    if request.operation.changesMedium, isReadOnly { return .readOnly }
+    return request.fits(in: size) ? nil : .outOfRange
   }
 
   public func drain() { core.drain() }
+
+  public func onResize(_ notify: (@Sendable (UInt64) -> Void)?) { core.onResize(notify) }
+
+  /// Looks at the host's file or device again: it may have grown.
+  public func measure() { core.measure() }
 }
 
 extension FileBlockBackend {
@@ -66,17 +83,15 @@ extension FileBlockBackend {
   // Safety: `sleepers`, `idle` and `ready` point to words that live until deinit, which the workers' references postpone.
   private final class Core: Sendable {
     let spec: BlockSpec
-    let geometry: ImageGeometry
-    private let image: ImageAccess
-    private let overlay: Overlay?
+    let layer: any ImageLayer
+    let size: Atomic<UInt64>
+    private let resized = Mutex<(@Sendable (UInt64) -> Void)?>(nil)
 
     private struct State {
       var queue: RequestQueue
       var stopping = false
-      /// Host errors that the user was told of.
-      var reported: Set<CInt> = []
-      /// Why a flush failed once.
-      var flushError: SystemError?
+      /// What the user was told of.
+      var reported: Set<String> = []
     }
 
     private let state: Mutex<State>
@@ -88,21 +103,12 @@ extension FileBlockBackend {
     /// Workers that are ready for requests.
     private nonisolated(unsafe) let ready: UnsafeMutablePointer<Atomic<UInt32>>
 
-    init(
-      image: consuming Descriptor, overlay: consuming Descriptor?, spec: BlockSpec, geometry: ImageGeometry,
-      report: @escaping @Sendable (String) -> Void
-    ) {
+    init(_ layer: any ImageLayer, spec: BlockSpec, report: @escaping @Sendable (String) -> Void) {
       self.spec = spec
+      self.layer = layer
       self.report = report
-      self.geometry = geometry
-      self.image = ImageAccess(file: image, geometry: geometry)
-      if let file = overlay {
-        self.overlay = Overlay(file: file, size: geometry.size)
-        state = Mutex(State(queue: RequestQueue(granule: Overlay.clusterSize)))
-      } else {
-        self.overlay = nil
-        state = Mutex(State(queue: RequestQueue(granule: geometry.alignment)))
-      }
+      size = Atomic(layer.size)
+      state = Mutex(State(queue: RequestQueue(granule: layer.granule)))
       sleepers = .allocate(capacity: 1)
       sleepers.initialize(to: Atomic(0))
       idle = .allocate(capacity: 1)
@@ -147,6 +153,15 @@ extension FileBlockBackend {
       }
     }
 
+    func onResize(_ notify: (@Sendable (UInt64) -> Void)?) { resized.withLock { $0 = notify } }
+
+    func measure() {
+      // An overlay covers the size that it began with.
+      guard !spec.snapshot, let new = try? layer.measure(), new > 0 else { return }
+      guard size.exchange(new, ordering: .relaxed) != new, let notify = resized.withLock({ $0 }) else { return }
+      notify(new)
+    }
+
     private func signal(_ word: UnsafeMutablePointer<Atomic<UInt32>>, _ count: CInt) {
       word.pointee.wrappingAdd(1, ordering: .releasing)
       Futex.wake(word, count: count)
@@ -179,60 +194,30 @@ extension FileBlockBackend {
     }
 
     private func perform(_ request: BlockRequest) -> Result<Void, BlockError> {
-      do throws(SystemError) {
+      do throws(LayerError) {
         switch request.operation {
-        case .read: try read(request)
-        case .write: try write(request)
-        case .flush: try flush()
+        case .read: try layer.read(request.buffers, at: request.offset)
+        case .write: try layer.write(request.buffers, at: request.offset)
+        case .flush:
+          guard !spec.readOnly else { break }
+          try flush()
+        case .discard: try layer.discard(at: request.offset, request.length)
+        case .writeZeroes(let mayUnmap):
+          try layer.writeZeroes(at: request.offset, request.length, mayUnmap: mayUnmap)
         }
+        if spec.cache == .writethrough, request.operation.changesMedium { try flush() }
         return .success(())
       } catch {
-        if state.withLock({ $0.reported.insert(error.errno).inserted }) {
+        if state.withLock({ $0.reported.insert(error.reportKey).inserted }) {
           report("\(spec.path): \(error); the guest is told of an I/O error")
         }
         return .failure(BlockError(error))
       }
     }
 
-    private func read(_ request: BlockRequest) throws(SystemError) {
-      if let overlay { return try overlay.read(request.buffers, at: request.offset, over: image) }
-      try image.read(request.buffers, at: request.offset)
-    }
-
-    private func write(_ request: BlockRequest) throws(SystemError) {
-      if let overlay { return try overlay.write(request.buffers, at: request.offset, over: image) }
-      try image.write(request.buffers, at: request.offset)
-      if spec.cache == .writethrough { try synchronize() }
-    }
-
-    private func flush() throws(SystemError) {
-      // An overlay goes with the process, so there is nothing to keep.
-      guard overlay == nil, spec.cache != .unsafe, !spec.readOnly else { return }
-      try synchronize()
-    }
-
-    /// Once this has failed it fails for ever: the host's cache drops what it could not write and says so only once
-    /// (fsync(2)), so a later success would say nothing of the writes before. Without that cache each try counts.
-    private func synchronize() throws(SystemError) {
-      if let error = state.withLock({ $0.flushError }) { throw error }
-      do throws(SystemError) {
-        try image.flush()
-      } catch {
-        if spec.cache != .none { state.withLock { $0.flushError = error } }
-        throw error
-      }
-    }
-  }
-}
-
-extension BlockError {
-  init(_ error: SystemError) {
-    if error.isOutOfSpace {
-      self = .noSpace
-    } else if error.isReadOnly {
-      self = .readOnly
-    } else {
-      self = .host(errno: error.errno)
+    private func flush() throws(LayerError) {
+      guard spec.cache != .unsafe else { return }
+      try layer.flush()
     }
   }
 }

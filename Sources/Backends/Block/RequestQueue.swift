@@ -10,7 +10,7 @@ struct RequestQueue {
     let range: Range<UInt64>
 
     func conflicts(with other: Entry) -> Bool {
-      (request.operation == .write || other.request.operation == .write) && range.overlaps(other.range)
+      (request.operation.changesMedium || other.request.operation.changesMedium) && range.overlaps(other.range)
     }
   }
 
@@ -31,8 +31,10 @@ struct RequestQueue {
   mutating func append(_ request: BlockRequest) {
     let mask = granule - 1
     let start = request.offset & ~mask
-    let end = (request.offset + UInt64(request.count) + mask) & ~mask
-    waiting.append(Entry(id: nextID, request: request, range: request.operation == .flush ? 0..<0 : start..<end))
+    // A medium ends before 2^63.
+    let end = (request.offset &+ request.length &+ mask) & ~mask
+    waiting.append(
+      Entry(id: nextID, request: request, range: request.operation == .flush || end < start ? 0..<0 : start..<end))
     nextID &+= 1
   }
 

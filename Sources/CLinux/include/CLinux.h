@@ -95,5 +95,12 @@ int clinux_block_device_size(int fd, uint64_t *size);
 int clinux_lock_image(int fd, int exclusive);
 /// Whether another open file description holds an exclusive lock.
 int clinux_image_has_writer(int fd);
+/// Gives a range of a file back to the host: it reads as zero, and the file keeps its size.
+int clinux_punch_hole(int fd, uint64_t offset, uint64_t length);
+/// Makes a range of a file read as zero and keeps its blocks where the file system can.
+int clinux_zero_range(int fd, uint64_t offset, uint64_t length);
+/// The same two of a block device, in whole sectors of it; what a discarded sector reads as is unknown.
+int clinux_discard_blocks(int fd, uint64_t offset, uint64_t length);
+int clinux_zero_blocks(int fd, uint64_t offset, uint64_t length);
 
 #endif

@@ -1,0 +1,83 @@
+import LinuxSystem
+
+/// The bytes of a medium as one layer of an image sees them: a raw file, a format, an overlay.
+///
+/// Calls come from several threads at once and return when they are done. Callers keep two calls on one granule apart
+/// unless both read, and stay within `size`.
+protocol ImageLayer: AnyObject, Sendable {
+  var size: UInt64 { get }
+  /// Bytes whose requests depend on each other, a power of two.
+  var granule: Int { get }
+  var features: BlockFeatures { get }
+  var limits: BlockLimits { get }
+  func read(_ buffers: [UnsafeMutableRawBufferPointer], at offset: UInt64) throws(LayerError)
+  func write(_ buffers: [UnsafeMutableRawBufferPointer], at offset: UInt64) throws(LayerError)
+  func discard(at offset: UInt64, _ length: UInt64) throws(LayerError)
+  func writeZeroes(at offset: UInt64, _ length: UInt64, mayUnmap: Bool) throws(LayerError)
+  /// Makes all finished writes stable, as far as the cache mode promises.
+  func flush() throws(LayerError)
+  /// Leaves the image as if it were closed; nothing is written afterwards unless something else is.
+  func close() throws(LayerError)
+  /// The size by a new look at the host.
+  func measure() throws(LayerError) -> UInt64
+}
+
+extension ImageLayer {
+  func close() throws(LayerError) { try flush() }
+  func measure() throws(LayerError) -> UInt64 { size }
+}
+
+/// Why a layer could not do what it was asked.
+enum LayerError: Error, Equatable, Sendable, CustomStringConvertible {
+  case host(SystemError)
+  /// The image contradicts itself; the text says how.
+  case corrupt(String)
+  /// The image takes no writes any more.
+  case readOnly
+  /// The format cannot hold it.
+  case tooLarge(String)
+
+  var description: String {
+    switch self {
+    case .host(let error): "\(error)"
+    case .corrupt(let text), .tooLarge(let text): text
+    case .readOnly: "the image is read-only"
+    }
+  }
+
+  /// What the guest is told of once only on standard error.
+  var reportKey: String {
+    switch self {
+    case .host(let error): "\(error.errno)"
+    case .corrupt: "corrupt"
+    case .readOnly: "read-only"
+    case .tooLarge: "too large"
+    }
+  }
+}
+
+extension BlockError {
+  init(_ error: LayerError) {
+    switch error {
+    case .host(let error): self.init(error)
+    case .corrupt: self = .host(errno: ErrorNumber.inputOutput)
+    case .readOnly: self = .readOnly
+    case .tooLarge: self = .noSpace
+    }
+  }
+
+  init(_ error: SystemError) {
+    if error.isOutOfSpace {
+      self = .noSpace
+    } else if error.isReadOnly {
+      self = .readOnly
+    } else {
+      self = .host(errno: error.errno)
+    }
+  }
+}
+
+/// Runs a call of the host whose error is the layer's.
+func onHost<Result>(_ body: () throws(SystemError) -> Result) throws(LayerError) -> Result {
+  do throws(SystemError) { return try body() } catch { throw .host(error) }
+}
