@@ -60,10 +60,12 @@ import Testing
     #expect(parts.map(\.status) == [0x01, 0x01, 0x07])
   }
 
-  @Test(arguments: [
-    (UInt32(0), 2048), (1 << 16, 1024), (2 << 16, 512), (3 << 16, 256), (1 << 25 | 1 << 16, 16384),
-    (1 << 25 | 2 << 16, 8192), (1 << 25 | 3 << 16, 4096),
-  ])
+  static let bufferSizes: [(control: UInt32, size: Int)] = [
+    (0, 2048), (0x1_0000, 1024), (0x2_0000, 512), (0x3_0000, 256), (0x201_0000, 16384), (0x202_0000, 8192),
+    (0x203_0000, 4096),
+  ]
+
+  @Test(arguments: bufferSizes)
   func bufferSizesAreThoseOfBSIZEAndBSEX(control: UInt32, size: Int) throws {
     let card = try Card()
     try card.startReceiving(control | Control.longPackets)
