@@ -26,4 +26,6 @@ public let catalog = Registry([
   StandardVGA.model,
   VirtioBlock.model,
   VirtioEntropy.model,
+  E1000Device.model,
+  RTL8139Device.model,
 ])
