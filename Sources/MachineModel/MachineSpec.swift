@@ -46,6 +46,15 @@ public enum ImageFormat: String, Sendable, Codable, CaseIterable {
   case raw
 }
 
+/// What a disk is attached to.
+public enum BlockInterface: String, Sendable, Codable, CaseIterable {
+  case ide
+  case virtio
+
+  /// What a hard disk gets where nothing else was chosen.
+  public static func standard(for mode: Mode) -> BlockInterface { mode == .hvm ? .ide : .virtio }
+}
+
 /// A host file or block device that a disk device uses.
 public struct BlockSpec: Sendable, Codable, Equatable {
   /// The name devices refer to it by: `disk0`, `cdrom0`.
@@ -56,10 +65,12 @@ public struct BlockSpec: Sendable, Codable, Equatable {
   public var cache: CacheMode
   /// Writes go to a temporary overlay; the file is opened read-only.
   public var snapshot: Bool
+  /// What its drive is attached to where no device of the user's names it; nil: what the mode prefers.
+  public var interface: BlockInterface?
 
   public init(
     id: String, path: String, format: ImageFormat = .raw, readOnly: Bool = false, cache: CacheMode = .writeback,
-    snapshot: Bool = false
+    snapshot: Bool = false, interface: BlockInterface? = nil
   ) {
     self.id = id
     self.path = path
@@ -67,6 +78,7 @@ public struct BlockSpec: Sendable, Codable, Equatable {
     self.readOnly = readOnly
     self.cache = cache
     self.snapshot = snapshot
+    self.interface = interface
   }
 }
 

@@ -39,7 +39,7 @@ struct DiskOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       "Add a hard disk: an image or block device.",
-      discussion: "Options: format=raw, if=ide, readonly=on|off, cache=writeback|writethrough|none|unsafe,"
+      discussion: "Options: format=raw, if=ide|virtio, readonly=on|off, cache=writeback|writethrough|none|unsafe,"
         + " snapshot=on|off. A comma in PATH is written twice.",
       valueName: "path[,option=value...]"),
     completion: .file())

@@ -42,8 +42,8 @@ public struct VMRunCommand: ParsableCommand {
 
   /// The machine that the user described, with the devices that `--device` names and none of the board's own.
   public func machineSpec(registry: Registry) throws(UsageError) -> MachineSpec {
-    guard machine.mode == .hvm else {
-      throw UsageError("--mode", machine.mode.rawValue, "not yet; this version runs --mode hvm only")
+    guard machine.mode != .pv else {
+      throw UsageError("--mode", machine.mode.rawValue, "not yet; this version runs --mode hvm and --mode pvhvm")
     }
     let isEmpty =
       images.isEmpty && disks.disk.isEmpty && disks.cdrom.isEmpty && disks.firmware == nil && machine.device.isEmpty
@@ -139,7 +139,9 @@ public struct VMRunCommand: ParsableCommand {
   /// What `--disk PATH` takes after the path.
   static let diskOptions = [
     OptionSpec("format", .choice(ImageFormat.allCases.map(\.rawValue)), default: .string("raw"), "Image format"),
-    OptionSpec("if", .choice(["ide"]), default: .string("ide"), "Interface that the disk is attached to"),
+    OptionSpec(
+      "if", .choice(BlockInterface.allCases.map(\.rawValue)),
+      "Interface that the disk is attached to; the default is ide in mode hvm and virtio in mode pvhvm"),
     OptionSpec("readonly", .boolean, default: .boolean(false), "Refuse guest writes and open the image read-only"),
     OptionSpec(
       "cache", .choice(CacheMode.allCases.map(\.rawValue)), default: .string("writeback"),
@@ -169,7 +171,8 @@ public struct VMRunCommand: ParsableCommand {
           format: properties.string("format").flatMap(ImageFormat.init) ?? .raw,
           readOnly: properties.boolean("readonly"),
           cache: properties.string("cache").flatMap(CacheMode.init) ?? .writeback,
-          snapshot: disks.snapshot || properties.boolean("snapshot")))
+          snapshot: disks.snapshot || properties.boolean("snapshot"),
+          interface: properties.string("if").flatMap(BlockInterface.init)))
     }
     for (index, image) in disks.cdrom.enumerated() {
       guard let image = try path("--cdrom", image) else { continue }
