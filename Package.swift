@@ -62,7 +62,8 @@ let package = Package(
       "Sandbox", ["LinuxSystem", "CLinux", "CSandbox", "CSeccomp", "CCap"],
       resources: [
         .embedInCode("Policies/device.policy"), .embedInCode("Policies/network.policy"),
-        .embedInCode("Policies/vcpu.policy")]),
+        .embedInCode("Policies/vcpu.policy"),
+      ]),
 
     layer("UserNetwork", ["LinuxSystem", "MachineModel", "CSlirp"]),
 

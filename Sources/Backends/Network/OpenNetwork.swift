@@ -204,7 +204,10 @@ private func isThere(_ path: String, for socket: borrowing Descriptor) throws(Sy
     try UnixSocket.connect(socket.raw, to: path)
     return true
   } catch {
-    guard [ErrorNumber.noSuchFile, ErrorNumber.connectionRefused].contains(error.errno) else { throw error }
+    // EPERM: it is still connected to one that is gone, which it notices when it sends.
+    guard [ErrorNumber.noSuchFile, ErrorNumber.connectionRefused, ErrorNumber.notPermitted].contains(error.errno) else {
+      throw error
+    }
     return false
   }
 }
