@@ -125,27 +125,31 @@ final class VirtioNetwork: VirtioDevice, @unchecked Sendable {
   /// Behind the queues that the driver uses: all pairs with VIRTIO_NET_F_MQ, or else the first (§5.1.2).
   private var controlQueue: Int { accepted.contains(Feature.multiqueue) ? pairs.count * 2 : 2 }
 
+  /// The pair that a queue belongs to; nil for what lies behind the pairs.
+  private func pair(of queue: Int) -> NetworkQueuePair? { queue / 2 < pairs.count ? pairs[queue / 2] : nil }
+
   override func wantsBuffers(_ queue: Int) -> Bool {
-    queue == controlQueue ? true : pairs[min(queue / 2, pairs.count - 1)].wants(queue)
+    if queue == controlQueue { return accepted.contains(Feature.controlQueue) }
+    return pair(of: queue)?.wants(queue) ?? false
   }
 
   override func service(group: Int) throws(VirtqueueFault) -> Bool {
-    let pair = pairs[min(group / 2, pairs.count - 1)]
-    return group == pair.transmitGroup ? pair.retry() : false
+    guard let pair = pair(of: group), group == pair.transmitGroup else { return false }
+    return pair.retry()
   }
 
   override func process(_ queue: Int) throws(VirtqueueFault) -> Bool {
     if queue == controlQueue { return try control(queue) }
-    let pair = pairs[min(queue / 2, pairs.count - 1)]
+    guard let pair = pair(of: queue) else { return false }
     return queue == pair.receiveQueue ? pair.feed() : try pair.transmit()
   }
 
   // MARK: Control
 
   private func control(_ queue: Int) throws(VirtqueueFault) -> Bool {
-    guard accepted.contains(Feature.controlQueue) else { return false }
     var worked = false
-    while let chain = try queues[queue].take() {
+    for _ in 0..<Int(specs[queue].size) {
+      guard let chain = try queues[queue].take() else { return worked }
       worked = true
       guard chain.readableCount >= 2, chain.writableCount >= 1 else { throw .request }
       let count = min(chain.readableCount, Self.commandLimit)
