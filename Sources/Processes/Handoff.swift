@@ -12,7 +12,7 @@ struct Handoff: Codable, Sendable {
   var spin: UInt64
   /// Bytes of memory that devices show to the guest.
   var deviceMemory: UInt64
-  /// Disks in the order of `spec.blocks`, each with whether an overlay follows its image.
+  /// Disks in the order of `spec.blocks`: after its image comes the overlay, where there is one, and the files behind it.
   var blocks: [Block]
   /// Character connections in the order of `spec.characters`.
   var characters: [Character]
@@ -24,6 +24,7 @@ struct Handoff: Codable, Sendable {
   struct Block: Codable, Sendable {
     var geometry: ImageGeometry
     var hasOverlay: Bool
+    var backing: [BackingFile] = []
   }
 
   struct Character: Codable, Sendable {

@@ -34,8 +34,10 @@ final class DeviceProcessLink: Sendable {
       throw Outcome.failed("--sandbox strict: \(missing)")
     }
     for layer in child.missingLayers { log.warning("sandbox: \(layer)") }
+    var resolved = spec
+    resolved.blocks = resources.blockSpecs
     let handoff = Handoff(
-      spec: spec, sandbox: spec.sandbox, spin: spinCycles(vcpus: spec.cpus),
+      spec: resolved, sandbox: spec.sandbox, spin: spinCycles(vcpus: spec.cpus),
       deviceMemory: UInt64(memory.device.count), blocks: resources.blocks, characters: resources.characters,
       files: resources.files, terminal: terminal?.bytes)
     var descriptors = [memory.ramFile.raw, memory.pageFile.raw, memory.deviceFile.raw] + resources.descriptors

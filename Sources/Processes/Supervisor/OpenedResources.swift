@@ -20,6 +20,8 @@ struct LaunchError: Error, CustomStringConvertible {
 struct OpenedResources: ~Copyable {
   private(set) var descriptors: [CInt] = []
   private(set) var blocks: [Handoff.Block] = []
+  /// The machine's disks with the formats that were found.
+  private(set) var blockSpecs: [BlockSpec] = []
   private(set) var characters: [Handoff.Character] = []
   private(set) var files: [String] = []
   /// The write end of the serial port's input, where one is connected to standard input.
@@ -47,10 +49,17 @@ struct OpenedResources: ~Copyable {
   private mutating func add(_ descriptor: consuming Descriptor) { descriptors.append(descriptor.release()) }
 
   private mutating func open(_ spec: BlockSpec) throws {
-    let (image, overlay, geometry) = try OpenedImage.open(spec).takeApart()
-    descriptors.append(image)
-    if let overlay { descriptors.append(overlay) }
-    blocks.append(Handoff.Block(geometry: geometry, hasOverlay: overlay != nil))
+    let opened = try OpenedImage.open(spec)
+    var resolved = spec
+    resolved.formatIsProbed = spec.format == .auto
+    resolved.format = opened.format
+    blockSpecs.append(resolved)
+    let (geometry, backing) = (opened.geometry, opened.backing)
+    let numbers = try opened.takeDescriptors()
+    descriptors.append(numbers.image)
+    if let overlay = numbers.overlay { descriptors.append(overlay) }
+    descriptors += numbers.backing
+    blocks.append(Handoff.Block(geometry: geometry, hasOverlay: numbers.overlay != nil, backing: backing))
   }
 
   private mutating func open(_ spec: CharacterSpec) throws {
