@@ -57,12 +57,12 @@ test-long:
 guests:
 	@$(MAKE) --no-print-directory -C guests all
 
-# `make bench BENCH="port start"` chooses: port, version, start, seabios, integer, sse2, login.
+# `make bench BENCH="port start"` chooses: port, version, start, seabios, integer, sse2, login, devices.
 bench:
 	@.ci/packages build bench
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory build PRODUCT=vmrun-bench
-	@$(MAKE) --no-print-directory -C guests build/portbench.rom build/first-byte.rom build/boot-sector.img bench debian.img
+	@$(MAKE) --no-print-directory -C guests build/portbench.rom build/first-byte.rom build/boot-sector.img bench debian.img debian-bench.img
 	@echo
 	@.build/release/vmrun-bench $(BINARY) guests/build $(BENCH)
 

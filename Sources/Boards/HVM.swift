@@ -36,6 +36,7 @@ public enum HVM {
     _ = try layout(spec)
     try checkUnique(spec.blocks.map(\.id), "disks")
     try checkUnique(spec.characters.map(\.id), "serial connections")
+    try checkUnique(spec.networks.map(\.id), "networks")
 
     var used: Set<String> = []
     for device in spec.devices { used.formUnion(try backends(of: device, registry).map(\.name)) }
@@ -44,6 +45,8 @@ public enum HVM {
     resolved.devices += try serialDevices(spec.characters.filter { !used.contains($0.id) })
     resolved.devices += try placed(
       drives: spec.blocks.filter { !used.contains($0.id) }.map(drive), user: spec.devices, registry)
+    resolved.devices += try networkDevices(spec, used: used, registry)
+    try addressCards(&resolved, registry)
     for index in resolved.devices.indices { try fillDefaults(&resolved.devices[index], registry) }
 
     try checkUnique(resolved.devices.map(\.id), "devices")
@@ -131,6 +134,43 @@ public enum HVM {
     return devices
   }
 
+  /// A card for each network that no device of the user's names.
+  private static func networkDevices(
+    _ spec: MachineSpec, used: Set<String>, _ registry: Registry
+  ) throws(BoardError) -> [DeviceSpec] {
+    var devices: [DeviceSpec] = []
+    for network in spec.networks {
+      guard !used.contains(network.id) else {
+        guard let card = network.card else { continue }
+        throw BoardError(
+          "\(network.id) has model=\(card.rawValue), but a --device is connected to it: drop one of the two")
+      }
+      let card = network.card ?? .standard(for: spec.mode)
+      guard registry.model(named: card.deviceModel) != nil else {
+        throw BoardError("\(network.id): this version of vmrun has no \(card.deviceModel); give another model=")
+      }
+      devices.append(
+        DeviceSpec(
+          model: card.deviceModel, id: "nic-\(network.id)",
+          properties: ["netdev": .string(network.id), "mac": .string(network.mac.description)]))
+    }
+    return devices
+  }
+
+  /// Gives every card without an address that of its network.
+  private static func addressCards(_ spec: inout MachineSpec, _ registry: Registry) throws(BoardError) {
+    for index in spec.devices.indices {
+      let device = spec.devices[index]
+      for option in try model(of: device, registry).options
+      where option.kind == .macAddress && device.properties[option.name] == nil {
+        guard let use = try backends(of: device, registry).first(where: { $0.kind == .network }),
+          let network = spec.networks.first(where: { $0.id == use.name })
+        else { continue }
+        spec.devices[index].properties[option.name] = .string(network.mac.description)
+      }
+    }
+  }
+
   private static func drive(_ block: BlockSpec) -> DeviceSpec {
     DeviceSpec(
       model: block.id.hasPrefix("cdrom") ? "ide-cd" : "ide-hd", id: "ide-\(block.id)",
@@ -216,15 +256,15 @@ public enum HVM {
   private struct BackendUse {
     let option: String
     let name: String
-    let isBlock: Bool
+    let kind: OptionSpec.Kind
   }
 
   private static func backends(of device: DeviceSpec, _ registry: Registry) throws(BoardError) -> [BackendUse] {
     try model(of: device, registry).options.compactMap { option in
-      guard option.kind == .block || option.kind == .character, let name = device.string(option.name) else {
+      guard [.block, .character, .network].contains(option.kind), let name = device.string(option.name) else {
         return nil
       }
-      return BackendUse(option: option.name, name: name, isBlock: option.kind == .block)
+      return BackendUse(option: option.name, name: name, kind: option.kind)
     }
   }
 
@@ -233,8 +273,12 @@ public enum HVM {
     var owners: [String: String] = [:]
     for device in spec.devices {
       for use in try backends(of: device, registry) {
-        let names = use.isBlock ? spec.blocks.map(\.id) : spec.characters.map(\.id)
-        let flags = use.isBlock ? "--disk or --cdrom" : "--serial"
+        let (names, flags) =
+          switch use.kind {
+          case .block: (spec.blocks.map(\.id), "--disk or --cdrom")
+          case .network: (spec.networks.map(\.id), "--net")
+          default: (spec.characters.map(\.id), "--serial")
+          }
         guard names.contains(use.name) else {
           let known = names.isEmpty ? "there are none" : "there are " + names.joined(separator: ", ")
           throw BoardError(

@@ -27,6 +27,7 @@ public protocol MachineEvents: AnyObject, Sendable {
 public protocol HostResources: AnyObject, Sendable {
   func block(_ id: String) -> (any BlockBackend)?
   func character(_ id: String) -> (any CharacterBackend)?
+  func network(_ id: String) -> (any NetworkBackend)?
   /// The bytes of a firmware or option ROM file that the device's model asked for.
   func file(_ name: String) -> [UInt8]?
 }

@@ -35,8 +35,8 @@ extension OptionSpec {
   public var facts: String {
     let range: String? =
       switch kind {
-      case .integer, .size, .string, .pciAddress: kind.expected
-      case .boolean, .choice, .block, .character: nil
+      case .integer, .size, .string, .macAddress, .pciAddress: kind.expected
+      case .boolean, .choice, .block, .character, .network: nil
       }
     let value = defaultValue.map { "default \(kind.describe($0))" }
     return [range, value].compactMap { $0 }.joined(separator: ", ")

@@ -25,6 +25,10 @@ public struct OptionSpec: Sendable {
     case block
     /// The name of a character connection (`serial0`).
     case character
+    /// The name of a network (`net0`).
+    case network
+    /// An Ethernet address of one station: `52:54:00:12:34:56`.
+    case macAddress
     /// PCI slot and function: `02.0`.
     case pciAddress
   }
@@ -86,6 +90,7 @@ public struct Properties: Sendable, Equatable {
   public func string(_ name: String) -> String? {
     if case .string(let value) = values[name] { value } else { nil }
   }
+  public func macAddress(_ name: String = "mac") -> MACAddress? { string(name).flatMap { MACAddress($0) } }
   /// Slot and function of an option of kind `pciAddress`.
   public func pciAddress(_ name: String = "addr") -> (slot: Int, function: Int)? {
     guard let text = string(name) else { return nil }

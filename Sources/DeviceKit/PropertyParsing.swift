@@ -157,7 +157,11 @@ extension OptionSpec {
       guard text.count <= maximumLength else { throw outOfRange }
       guard name != Self.id.name || Self.isIdentifier(text) else { throw wrongType }
       return .string(text)
-    case .block, .character:
+    case .macAddress:
+      guard let address = MACAddress(text) else { throw wrongType }
+      guard !address.isMulticast else { throw outOfRange }
+      return .string(address.description)
+    case .block, .character, .network:
       guard Self.isIdentifier(text) else { throw wrongType }
       return .string(text)
     case .pciAddress:
@@ -199,6 +203,8 @@ extension OptionSpec.Kind {
     case .string(let maximumLength): "text of at most \(maximumLength) characters"
     case .block: "the name of a disk, such as disk0 or cdrom0"
     case .character: "the name of a serial connection, such as serial0"
+    case .network: "the name of a network, such as net0"
+    case .macAddress: "the Ethernet address of one station, such as 52:54:00:12:34:56"
     case .pciAddress: "a PCI slot from 00 to 1f and a function from 0 to 7, such as 03.0"
     }
   }
@@ -213,6 +219,8 @@ extension OptionSpec.Kind {
     case .string: "TEXT"
     case .block: "DISK"
     case .character: "SERIAL"
+    case .network: "NET"
+    case .macAddress: "MAC"
     case .pciAddress: "SLOT.FUNCTION"
     }
   }

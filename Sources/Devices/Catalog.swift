@@ -24,4 +24,5 @@ public let catalog = Registry([
   TestDevice.model,
   // On the PCI bus.
   StandardVGA.model,
+  E1000Device.model,
 ])

@@ -50,6 +50,20 @@ public struct GuestMemory: Sendable {
     return nil
   }
 
+  /// The longest run of host memory behind a guest address, of at most `count` bytes; nil where there is no RAM.
+  /// It stays valid as long as the machine lives.
+  @inlinable
+  public func run(at address: UInt64, upTo count: Int) -> UnsafeMutableRawBufferPointer? {
+    guard count > 0 else { return nil }
+    for region in regions where address >= region.guestAddress {
+      let offset = address - region.guestAddress
+      guard offset < UInt64(region.count) else { continue }
+      return UnsafeMutableRawBufferPointer(
+        start: region.host + Int(offset), count: min(count, region.count - Int(offset)))
+    }
+    return nil
+  }
+
   /// Calls `body` for each run of host memory behind the guest range, in order.
   /// Throws before the first call unless all of it is RAM. Runs are valid as long as the machine lives.
   public func forEachSegment(
@@ -82,6 +96,10 @@ public struct GuestMemory: Sendable {
 
   /// Copies guest memory into `buffer`.
   public func read(_ address: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(GuestMemoryError) {
+    if let start = pointer(address, buffer.count) {
+      buffer.copyMemory(from: UnsafeRawBufferPointer(start: start, count: buffer.count))
+      return
+    }
     var done = 0
     for segment in try segments(address, buffer.count) {
       UnsafeMutableRawBufferPointer(rebasing: buffer[done..<done + segment.count]).copyMemory(
@@ -92,6 +110,10 @@ public struct GuestMemory: Sendable {
 
   /// Copies `buffer` into guest memory; nothing is written when any of the range is not RAM.
   public func write(_ address: UInt64, from buffer: UnsafeRawBufferPointer) throws(GuestMemoryError) {
+    if let start = pointer(address, buffer.count) {
+      UnsafeMutableRawBufferPointer(start: start, count: buffer.count).copyMemory(from: buffer)
+      return
+    }
     var done = 0
     for segment in try segments(address, buffer.count) {
       segment.copyMemory(from: UnsafeRawBufferPointer(rebasing: buffer[done..<done + segment.count]))

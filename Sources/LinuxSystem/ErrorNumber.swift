@@ -4,6 +4,7 @@ import Glibc
 public enum ErrorNumber {
   public static let accessDenied = EACCES
   public static let addressInUse = EADDRINUSE
+  public static let addressNotAvailable = EADDRNOTAVAIL
   public static let again = EAGAIN
   public static let brokenPipe = EPIPE
   public static let connectionRefused = ECONNREFUSED

@@ -196,6 +196,7 @@ public struct MachineSpec: Sendable, Codable, Equatable {
   public var bootOrder: [BootMedium]
   public var blocks: [BlockSpec]
   public var characters: [CharacterSpec]
+  public var networks: [NetworkSpec]
   /// Every device in the order it is made: the board's own first.
   public var devices: [DeviceSpec]
   /// False: a guest reset ends the run with status 122.
@@ -212,7 +213,8 @@ public struct MachineSpec: Sendable, Codable, Equatable {
     mode: Mode = .hvm, accelerator: Accelerator = .auto, cpus: Int = 1, cpu: CPUModel = .max,
     memory: UInt64 = 512 << 20,
     firmware: String = MachineSpec.defaultFirmware, bootOrder: [BootMedium] = [.disk, .cdrom], blocks: [BlockSpec] = [],
-    characters: [CharacterSpec] = [], devices: [DeviceSpec] = [], reboot: Bool = true, timeout: UInt64? = nil,
+    characters: [CharacterSpec] = [], networks: [NetworkSpec] = [], devices: [DeviceSpec] = [], reboot: Bool = true,
+    timeout: UInt64? = nil,
     sandbox: SandboxLevel = .on, screenText: String? = nil, trace: TraceSpec? = nil
   ) {
     self.mode = mode
@@ -224,6 +226,7 @@ public struct MachineSpec: Sendable, Codable, Equatable {
     self.bootOrder = bootOrder
     self.blocks = blocks
     self.characters = characters
+    self.networks = networks
     self.devices = devices
     self.reboot = reboot
     self.timeout = timeout

@@ -64,6 +64,18 @@ struct DiskOptions: ParsableArguments {
   var firmware: String?
 }
 
+struct NetworkOptions: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "Add a network card connected to user, tap, unix or none. (default: user)",
+      discussion: "user: hostfwd=tcp|udp:[ADDRESS]:PORT-[ADDRESS]:PORT, any number of times. tap: ifname=NAME and"
+        + " queues=N, or fd=N[:N...]. unix: path=PATH, type=stream|dgram, listen=on|off, local=PATH. All: model="
+        + NetworkCard.allCases.map(\.rawValue).joined(separator: "|") + ", mac=ADDRESS, pcap=FILE.",
+      valueName: "kind[,option=value...]"),
+    completion: .list(["user", "user,hostfwd=tcp:127.0.0.1:2222-:22", "tap,ifname=", "unix,path=", "none"]))
+  var net: [String] = []
+}
+
 struct ConsoleOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp(

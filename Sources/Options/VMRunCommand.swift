@@ -34,6 +34,7 @@ public struct VMRunCommand: ParsableCommand {
 
   @OptionGroup(title: "Machine") var machine: MachineOptions
   @OptionGroup(title: "Disks and boot") var disks: DiskOptions
+  @OptionGroup(title: "Network") var network: NetworkOptions
   @OptionGroup(title: "Console") var console: ConsoleOptions
   @OptionGroup(title: "Run") var run: RunOptions
 
@@ -52,7 +53,8 @@ public struct VMRunCommand: ParsableCommand {
     var spec = MachineSpec(
       mode: machine.mode, accelerator: machine.accel, cpus: try cpus(), cpu: try cpu(),
       memory: try memory(),
-      blocks: try blocks(), characters: try characters(), reboot: !run.noReboot, timeout: try timeout(),
+      blocks: try blocks(), characters: try characters(), networks: try networks(registry), reboot: !run.noReboot,
+      timeout: try timeout(),
       sandbox: run.sandbox, screenText: try path("--screen-text", console.screenText), trace: try trace())
     if let firmware = try path("--firmware", disks.firmware) { spec.firmware = firmware }
     if let order = disks.boot { spec.bootOrder = try bootOrder(order) }
@@ -239,6 +241,7 @@ public struct VMRunCommand: ParsableCommand {
         switch option.kind {
         case .block: (spec.blocks.map(\.id), "--disk or --cdrom")
         case .character: (spec.characters.map(\.id), "--serial")
+        case .network: (spec.networks.map(\.id), "--net")
         default: ([name], "")
         }
       guard !present.contains(name) else { continue }

@@ -8,6 +8,8 @@ final class Peers: Sendable {
   private let entries = Mutex<[Int: Entry]>([:])
   /// Processors that wait in `stopWriters`.
   private let waiting = Atomic<Int>(0)
+  /// A processor executes an instruction alone, or waits for the others to stand still.
+  private let isOneAlone = Atomic<Bool>(false)
 
   func add(_ index: Int, _ cpu: SoftVCPU) { entries.withLock { $0[index] = Entry(cpu: cpu) } }
 
@@ -38,6 +40,24 @@ final class Peers: Sendable {
     waiting.subtract(1, ordering: .sequentiallyConsistent)
     while waiting.load(ordering: .sequentiallyConsistent) != 0 { giveWay(state) }
   }
+
+  /// Returns when no other processor executes anything; they stand still between two blocks until `endAlone`. The caller
+  /// does not count as running, so that others need not wait for it.
+  func beginAlone(_ index: Int) {
+    while !isOneAlone.compareExchange(expected: false, desired: true, ordering: .sequentiallyConsistent).exchanged {
+      yieldProcessor()
+    }
+    let others = entries.withLock { entries in entries.compactMap { $0 == index ? nil : $1.cpu } }
+    for cpu in others { cpu.attend(Attention.pause) }
+    for cpu in others {
+      while !cpu.isStopped { yieldProcessor() }
+    }
+  }
+
+  func endAlone() { isOneAlone.store(false, ordering: .sequentiallyConsistent) }
+
+  /// Returns when no processor is alone any more.
+  func standStill() { while isOneAlone.load(ordering: .sequentiallyConsistent) { yieldProcessor() } }
 
   /// Another processor may be waiting for this one.
   private func giveWay(_ state: State) {

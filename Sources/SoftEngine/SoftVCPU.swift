@@ -109,7 +109,8 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     isStopped || Int32(bitPattern: flushesDone.load(ordering: .acquiring) &- request) >= 0
   }
 
-  private var isStopped: Bool { !isRunning.load(ordering: .sequentiallyConsistent) }
+  /// What it is asked for will be done before it executes anything.
+  var isStopped: Bool { !isRunning.load(ordering: .sequentiallyConsistent) }
 
   func serveFlush() {
     let request = flushRequests.load(ordering: .sequentiallyConsistent)
@@ -139,6 +140,18 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     if attention & Attention.flush != 0 { serveFlush() }
   }
 
+  /// What is asked for, when no other processor is alone.
+  private func takeAttention() -> UInt32 {
+    var attention = soft_take_attention(state)
+    while attention & Attention.pause != 0 {
+      isRunning.store(false, ordering: .sequentiallyConsistent)
+      context.pointee.peers?.standStill()
+      isRunning.store(true, ordering: .sequentiallyConsistent)
+      attention = attention & ~Attention.pause | soft_take_attention(state)
+    }
+    return attention
+  }
+
   public func run(_ entry: Entry) -> Exit {
     if let reason = pending { finishAccess(reason) }
     if entry == .finish { return .interrupted }
@@ -146,13 +159,13 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     defer { isRunning.store(false, ordering: .sequentiallyConsistent) }
     defer { soft_x87_unload(state) }
     while true {
-      let attention = soft_take_attention(state)
+      let attention = takeAttention()
       if attention & Attention.urgent != 0 { serve(attention) }
       if context.pointee.resumption != nil {
         // The instruction is completed first.
         let later = attention & ~Attention.urgent
         if later != 0 { soft_request_attention(state, later) }
-        resume()
+        if state.pointee.leave == LeaveReason.alone { resumeAlone() } else { resume() }
       } else {
         // A link may start in a block that died.
         if state.pointee.code_changed != 0 { context.pointee.link = nil }
@@ -204,6 +217,23 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     state.pointee.device_next = 0
     interpret(state, from: op)
     if single != nil { finishSingle() }
+  }
+
+  /// Executes the operation anew while the other processors stand still.
+  private func resumeAlone() {
+    guard let peers = context.pointee.peers else { return resume() }
+    isRunning.store(false, ordering: .sequentiallyConsistent)
+    peers.beginAlone(context.pointee.index)
+    isRunning.store(true, ordering: .sequentiallyConsistent)
+    // Since it was not running, nobody has waited for it to do this.
+    let attention = soft_take_attention(state)
+    if attention & Attention.urgent != 0 { serve(attention) }
+    // Asked for anew, it keeps the next block from being entered.
+    soft_request_attention(state, attention & ~(Attention.urgent | Attention.pause) | Attention.code)
+    context.pointee.isAlone = true
+    resume()
+    context.pointee.isAlone = false
+    peers.endAlone()
   }
 
   /// Takes events and executes a block; an exit if the guest does not run now.

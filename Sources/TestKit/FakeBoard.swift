@@ -73,19 +73,22 @@ public final class RecordingMapper: MemoryMapper {
 public final class FakeResources: HostResources {
   private let blocks: [String: any BlockBackend]
   private let characters: [String: any CharacterBackend]
+  private let networks: [String: any NetworkBackend]
   private let files: [String: [UInt8]]
 
   public init(
     blocks: [String: any BlockBackend] = [:], characters: [String: any CharacterBackend] = [:],
-    files: [String: [UInt8]] = [:]
+    networks: [String: any NetworkBackend] = [:], files: [String: [UInt8]] = [:]
   ) {
     self.blocks = blocks
     self.characters = characters
+    self.networks = networks
     self.files = files
   }
 
   public func block(_ id: String) -> (any BlockBackend)? { blocks[id] }
   public func character(_ id: String) -> (any CharacterBackend)? { characters[id] }
+  public func network(_ id: String) -> (any NetworkBackend)? { networks[id] }
   public func file(_ name: String) -> [UInt8]? { files[name] }
 }
 

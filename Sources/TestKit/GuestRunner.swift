@@ -82,7 +82,7 @@ public enum GuestRunner {
 
 extension RunningProgram {
   /// The process with the device models, once it has closed its sandbox.
-  public func deviceProcess(seconds: Double = 10) async throws -> CInt {
+  public func deviceProcess(seconds: Double = 60) async throws -> CInt {
     let deadline = monotonicNanoseconds() + UInt64(seconds * 1e9)
     while monotonicNanoseconds() < deadline {
       for child in ProcessTable.children(of: pid) where ProcessTable.status("Name", of: child) == "vmrun-devices" {

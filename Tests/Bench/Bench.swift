@@ -13,7 +13,8 @@ import LinuxSystem
   static func main() {
     var arguments = CommandLine.arguments.dropFirst()
     guard let vmrun = arguments.popFirst(), let guests = arguments.popFirst() else {
-      StandardStream.report("usage: vmrun-bench VMRUN GUESTS [port|version|start|seabios|integer|sse2|login]...")
+      StandardStream.report(
+        "usage: vmrun-bench VMRUN GUESTS [port|version|start|seabios|integer|sse2|login|devices]...")
       exit(64)
     }
     let bench = Bench(vmrun: vmrun, guests: guests)
@@ -21,6 +22,7 @@ import LinuxSystem
       ("port", bench.port), ("version", bench.version), ("start", bench.start), ("seabios", bench.seaBIOS),
       ("integer", { try bench.programs("integer", "Integer programs", goal: 0.35) }),
       ("sse2", { try bench.programs("sse2", "SSE2 double programs", goal: 1.2) }), ("login", bench.login),
+      ("devices", bench.devices),
     ]
     do {
       for part in parts where arguments.isEmpty || arguments.contains(part.name) {
@@ -115,6 +117,37 @@ import LinuxSystem
         ),
       ], mark: "vmrun login:", times: 3)
     return [try table("Exec to Debian's \"login:\", both without KVM", goal: 2.5, runs) { $0.mark }]
+  }
+
+  /// fio on a scratch disk and iperf3 to the host, in Debian, by emulated and by paravirtual devices.
+  private func devices() throws -> [any Report] {
+    let image = "\(guests)/debian-bench.img"
+    let scratch = "\(guests)/scratch.img"
+    defer { unlink(scratch) }
+    // Written, so that no contender has holes to read or blocks to find.
+    let filled = try ChildRun(["dd", "if=/dev/urandom", "of=\(scratch)", "bs=1M", "count=512"])
+    guard filled.status == 0 else { throw BenchError("\(scratch): dd ended with status \(filled.status)") }
+
+    let server = try NetworkServer()
+    defer { withExtendedLifetime(server) {} }
+    func ours(_ mode: String) throws -> ChildRun {
+      let disks = ["--disk", "\(image),snapshot=on", "--disk", scratch]
+      return try ChildRun(vmrunMachine(accel: "soft", memory: "1G", ["--mode", mode, "--net", "user"] + disks))
+    }
+    func theirs(_ interface: String, _ card: String) throws -> ChildRun {
+      var line = qemuMachine(accel: "tcg", memory: "1G", [])
+      line.replace(["-nic", "none"], with: ["-nic", "user,model=\(card)"])
+      for disk in ["\(image),format=raw,snapshot=on", "\(scratch),format=raw"] {
+        line += ["-drive", "file=\(disk),if=\(interface)"]
+      }
+      return try ChildRun(line)
+    }
+    return [
+      DeviceTable(
+        hvm: try DeviceRates("vmrun hvm", ours("hvm")), pvhvm: try DeviceRates("vmrun pvhvm", ours("pvhvm")),
+        emulated: try DeviceRates("QEMU e1000", theirs("ide", "e1000")),
+        paravirtual: try DeviceRates("QEMU virtio", theirs("virtio", "virtio-net-pci")))
+    ]
   }
 
   private typealias Runs = (name: String, runs: [ChildRun])

@@ -44,10 +44,11 @@ final class StubModels: Sendable {
       "exit": [OptionSpec("iobase", .integer(0...0xFFFF), default: .integer(0xF4), "port")],
       "pvpanic": [OptionSpec("iobase", .integer(0...0xFFFF), default: .integer(0x505), "port")],
       "ide-hd": drive, "ide-cd": drive,
+      "e1000": [OptionSpec("netdev", .network, "network"), OptionSpec("mac", .macAddress, "address")],
     ]
     let names = [
       "i440fx", "piix3", "piix3-ide", "piix4-pm", "std-vga", "mc146818", "i8042", "hpet", "fw-cfg", "debugcon",
-      "port92", "exit", "pvpanic", "testdev", "isa-serial", "ide-hd", "ide-cd",
+      "port92", "exit", "pvpanic", "testdev", "isa-serial", "ide-hd", "ide-cd", "e1000",
     ]
     return Registry(
       names.map { name in
@@ -114,6 +115,38 @@ final class StubModels: Sendable {
     let resolved = try HVM.resolve(spec, registry: registry)
     #expect(resolved.devices.filter { $0.model == "isa-serial" }.map(\.id) == ["com1"])
     #expect(resolved.devices.last?.id == "debug")
+  }
+
+  private func network(_ id: String, card: NetworkCard? = nil) -> NetworkSpec {
+    NetworkSpec(id: id, endpoint: .user(forwards: []), card: card, mac: MACAddress(machine: id, index: 0))
+  }
+
+  @Test func givesEveryNetworkItsCardAndEveryCardItsNetworksAddress() throws {
+    let mine = DeviceSpec(model: "e1000", id: "mine", properties: ["netdev": .string("net1")])
+    let addressed = DeviceSpec(
+      model: "e1000", id: "addressed", properties: ["netdev": .string("net2"), "mac": .string("52:54:00:00:00:07")])
+    let networks = [network("net0"), network("net1"), network("net2")]
+    let spec = MachineSpec(networks: networks, devices: [mine, addressed])
+    let cards = try HVM.resolve(spec, registry: registry).devices.filter { $0.model == "e1000" }
+    #expect(Set(cards.map(\.id)) == ["nic-net0", "mine", "addressed"])
+    func address(_ id: String) -> String? { cards.first { $0.id == id }?.string("mac") }
+    #expect(cards.first { $0.id == "nic-net0" }?.string("netdev") == "net0")
+    #expect(address("nic-net0") == networks[0].mac.description)
+    #expect(address("mine") == networks[1].mac.description)
+    #expect(address("addressed") == "52:54:00:00:00:07")
+  }
+
+  @Test func refusesNetworksThatCannotBeConnected() throws {
+    let card = DeviceSpec(model: "e1000", id: "mine", properties: ["netdev": .string("net0")])
+    for (spec, advice) in [
+      (MachineSpec(networks: [network("net0", card: .virtio)]), "no virtio-net-pci; give another model="),
+      (MachineSpec(networks: [network("net0", card: .rtl8139)], devices: [card]), "drop one of the two"),
+      (MachineSpec(devices: [card]), "netdev=net0 is not there (there are none): add it with --net"),
+      (MachineSpec(networks: [network("net0"), network("net0")]), "two networks are called net0"),
+    ] {
+      let error = #expect(throws: BoardError.self) { try HVM.resolve(spec, registry: registry) }
+      #expect(error?.description.contains(advice) == true, "\(String(describing: error))")
+    }
   }
 
   @Test(

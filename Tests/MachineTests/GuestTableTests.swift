@@ -47,6 +47,8 @@ struct GuestRow: Sendable, CustomTestStringConvertible {
     GuestRow("smp.rom", 0, "1 processors", "PASS smp"),
     GuestRow("smp.rom", 0, "3 others have started", "PASS smp", options: ["-c", "4"]),
     GuestRow("smp.rom", 0, "63 others have started", "PASS smp", options: ["-c", "64"]),
+    GuestRow("coherence.rom", 0, "2 processors", "PASS coherence", options: ["-c", "2"]),
+    GuestRow("coherence.rom", 0, "4 processors", "PASS coherence", options: ["-c", "4"]),
     GuestRow("pci.rom", 0, "PASS pci"),
     GuestRow("vga-text.rom", 0, "PASS vga-text"),
     GuestRow("vga-lfb.rom", 0, "PASS vga-lfb"),

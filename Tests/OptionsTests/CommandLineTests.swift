@@ -304,6 +304,9 @@ import struct X86.CPUModel
             "firmware" : "/f.bin",
             "memory" : 536870912,
             "mode" : "hvm",
+            "networks" : [
+
+            ],
             "reboot" : true,
             "sandbox" : "on",
             "timeout" : 1000000000

@@ -3,22 +3,21 @@ import CPU
 /// Exceptions and their error codes, paging bits, debug registers and code that changes, in 64-bit mode.
 @main enum Faults: Guest {
   static let name: StaticString = "faults"
-  /// 2 MiB of linear addresses whose page table the tests change.
-  static let window: UInt64 = 0xC000_0000
+  static let window = Window.base
   static let table = Memory.a
   /// What the window's first pages show.
   static let page = Memory.b
 
-  static let present: UInt64 = 1
-  static let writable: UInt64 = 2
-  static let user: UInt64 = 4
+  static let present = Window.present
+  static let writable = Window.writable
+  static let user = Window.user
   static let accessed: UInt64 = 0x20
   static let dirty: UInt64 = 0x40
   static let noExecute: UInt64 = 1 << 63
 
   static func run() {
     exceptions()
-    makeWindow()
+    Window.open(table)
     pageFaults()
     accessedAndDirty()
     supervisorModeProtection()
@@ -54,16 +53,6 @@ import CPU
     expect(13, 0x40, "a selector beyond the GDT is #GP with the selector")
     attempt_segment(0x43)
     expect(13, 0x40, "without its privilege level")
-  }
-
-  /// The page at 3 GiB, so far a large one, gets a page table.
-  static func makeWindow() {
-    Memory.clear(table, bytes: 4096)
-    let directories = load64(load64(read_cr3() & ~0xFFF) & ~0xFFF + 8 * (window >> 30)) & ~0xFFF
-    // What the large page shows is in the TLB.
-    _ = load8(0xFEE0_0020)
-    store64(directories, table | present | writable | user)
-    write_cr3(read_cr3())
   }
 
   static func map(_ index: UInt64, _ entry: UInt64) {

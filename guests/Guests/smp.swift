@@ -13,17 +13,8 @@ import CPU
     say("\(processors) processors")
     guard check(processors >= 1 && processors <= 64, "fw_cfg counts 1 to 64") else { return }
     Memory.clear(Memory.a, bytes: 1024)
-    let trampoline: UInt64 = 0x8000
-    for offset in 0..<trampoline_size() { store8(trampoline + offset, load8(trampoline_address() + offset)) }
     check(rdmsr(0x1B) & 0x100 != 0, "this is the bootstrap processor")
-
-    // SDM vol. 3, 9.4.4: INIT, 10 ms, start-up, 200 us, start-up, to all but this one.
-    LocalAPIC.send(0xC4500)
-    sleep(milliseconds: 10)
-    LocalAPIC.send(0xC4600 | UInt32(trampoline >> 12))
-    _ = eventually(200) { load32(arrived) == processors - 1 }
-    if load32(arrived) == 0 { LocalAPIC.send(0xC4600 | UInt32(trampoline >> 12)) }
-    _ = eventually(20_000) { load32(arrived) >= processors - 1 }
+    startProcessors(processors - 1) { load32(arrived) }
     check(load32(arrived) == processors - 1, "\(load32(arrived)) others have started")
     check(processors_started() == processors - 1, "each of them once")
     guard processors > 1 else { return }

@@ -2,6 +2,9 @@ import CPU
 
 /// Interrupts are counted, nothing more: a test looks at the count of its vector.
 enum Interrupts {
+  /// Called for each interrupt of a local APIC before its end, with the vector; on whichever processor takes it.
+  nonisolated(unsafe) static var handler: (@convention(c) (UInt8) -> Void)?
+
   static func count(_ vector: UInt8) -> UInt32 { load32(interrupt_count_address(vector)) }
 
   static func add(_ vector: UInt8) { _ = atomic_increment(interrupt_count_address(vector)) }
@@ -52,6 +55,7 @@ func interruptTaken(_ frame: UnsafeMutablePointer<interrupt_frame>) {
   case LocalAPIC.spuriousVector:
     Interrupts.add(vector)
   default:
+    Interrupts.handler?(vector)
     Interrupts.add(vector)
     LocalAPIC.endOfInterrupt()
   }

@@ -226,8 +226,8 @@ static inline uint8_t soft_compare_exchange_128(
   return equal;
 }
 
-/// Stores before are seen before stores after, by other processors too.
-static inline void soft_store_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+/// Everything before is seen before anything after, by other processors too.
+static inline void soft_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
 /// Whether the host has RDRAND and RDSEED: bits 0 and 1.
 static inline uint8_t soft_host_random(void) {

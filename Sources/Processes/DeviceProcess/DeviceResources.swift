@@ -8,6 +8,7 @@ import Synchronization
 final class DeviceResources: HostResources {
   private let blocks: [String: any BlockBackend]
   private let characters: [String: any CharacterBackend]
+  private let networks: [String: any NetworkBackend]
   private let files: Mutex<[String: FileHandle]>
 
   private final class FileHandle: Sendable {
@@ -52,11 +53,13 @@ final class DeviceResources: HostResources {
     for name in handoff.files { files[name] = FileHandle(try take().release()) }
     self.blocks = blocks
     self.characters = characters
+    networks = Dictionary(handoff.spec.networks.map { ($0.id, DisconnectedNetwork()) }) { first, _ in first }
     self.files = Mutex(files)
   }
 
   func block(_ id: String) -> (any BlockBackend)? { blocks[id] }
   func character(_ id: String) -> (any CharacterBackend)? { characters[id] }
+  func network(_ id: String) -> (any NetworkBackend)? { networks[id] }
   func file(_ name: String) -> [UInt8]? {
     guard let file = files.withLock({ $0[name] }) else { return nil }
     return try? file.descriptor.contents(limit: Self.fileLimit)

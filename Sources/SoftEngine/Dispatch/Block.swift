@@ -167,6 +167,8 @@ enum Attention {
   static let map: UInt32 = 8
   /// Another processor wants the TLB flushed.
   static let flush: UInt32 = 16
+  /// Another processor executes an instruction alone: this one stands still until it is done.
+  static let pause: UInt32 = 32
   /// The vCPU's thread sleeps; whoever asks for attention wakes it.
   static let asleep: UInt32 = 1 << 31
 

@@ -227,6 +227,12 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
     return .device
   }
 
+  /// What an operation throws that must have all memory for itself.
+  func askToBeAlone() -> Fault {
+    pointee.leave = LeaveReason.alone
+    return .device
+  }
+
   /// The operation is done; its answers are of no more use.
   @inline(__always)
   func forgetAnswers() {

@@ -19,6 +19,8 @@ enum LeaveReason {
   static let portOut: UInt32 = 5
   static let halt: UInt32 = 6
   static let tripleFault: UInt32 = 7
+  /// The operation is executed anew while all other processors stand still.
+  static let alone: UInt32 = 8
 }
 
 /// Byte offsets in the state that micro-operations name.

@@ -25,6 +25,8 @@ struct CPUContext {
   let index: Int
   /// The other processors of the machine; nil: there are none.
   var peers: Peers?
+  /// All others stand still.
+  var isAlone = false
   /// Stands for this processor in `soft_code_page`.
   var bit: UInt64 { 1 << UInt64(index & 63) }
   let model: CPUModel

@@ -170,8 +170,19 @@ struct Executor {
 
   func requirePrivilege() throws(Fault) { if state.pointee.cpl != 0 { throw .protection } }
 
+  /// MFENCE, and serialising instructions, which other processors see after all stores before them (SDM vol. 3, 9.2.5
+  /// and 9.3).
+  private var isFence: Bool {
+    switch i.operation {
+    case .mfence, .cpuid, .iret, .invd, .invlpg, .invpcid, .lgdt, .lidt, .lldt, .ltr, .wbinvd, .wrmsr: true
+    case .mov: [.control, .debug].contains(i.operands[0].registerClass)
+    default: false
+    }
+  }
+
   func execute() throws(Fault) {
     let attributes = i.attributes
+    if isFence { soft_fence() }
     if attributes.contains(.protected), state.pointee.hasRealSegments, i.operation != .sysenter, i.operation != .sysexit
     {
       throw .undefined

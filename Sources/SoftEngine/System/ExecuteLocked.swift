@@ -2,12 +2,18 @@ import CSoftCPU
 import X86
 
 extension Executor {
+  /// Of a cache line, within which the host's locked instructions are used.
+  private static let lineSize: UInt64 = 64
+
   /// Replaces memory by what `change` makes of it, atomically for all processors; gives the old value.
   func atomically(_ offset: UInt64, _ size: Int, _ change: (UInt64) -> UInt64) throws(Fault) -> UInt64 {
     let segment = Int(i.segment)
     let linear = try linear(segment, offset, size, write: true)
-    let crosses = linear & 0xFFF > UInt64(4096 &- size)
-    guard !crosses else { return try plainly(linear, size, change) }
+    // The host would lock its whole bus, or refuse: hosts may end a program that does it (split_lock_detect=fatal).
+    if linear & (Self.lineSize &- 1) > Self.lineSize &- UInt64(size) {
+      guard state.context.pointee.isAlone || state.context.pointee.peers == nil else { throw state.askToBeAlone() }
+      return try plainly(linear, size, change)
+    }
     _ = try state.read(linear, width: size, segment: segment, forWrite: true)
     state.pointee.device_next = 0
     let page = try state.page(linear, .write)
@@ -39,7 +45,7 @@ extension Executor {
     }
   }
 
-  /// Device memory and operands across pages: not atomic.
+  /// Atomic only while no other processor executes anything; device memory.
   private func plainly(_ linear: UInt64, _ size: Int, _ change: (UInt64) -> UInt64) throws(Fault) -> UInt64 {
     let old = try state.read(linear, width: size, segment: Int(i.segment), forWrite: true)
     try state.write(linear, change(old) & mask(size), width: size, segment: Int(i.segment))

@@ -27,12 +27,12 @@ struct ParavirtualClock {
     version = version &+ 2
     let address = systemTime & ~1
     map.store(UInt64(version &- 1), at: address, width: 4)
-    soft_store_fence()
+    soft_fence()
     // The counter's value at guest time 0.
     map.store(tscOffset, at: address &+ 8, width: 8)
     map.store(0, at: address &+ 16, width: 8)
     map.store(Self.nanosecondPerTick | Self.isStable << 40, at: address &+ 24, width: 8)
-    soft_store_fence()
+    soft_fence()
     map.store(UInt64(version), at: address, width: 4)
   }
 
@@ -41,10 +41,10 @@ struct ParavirtualClock {
     let boot = realtimeNanoseconds() &- guestTime
     version = version &+ 2
     map.store(UInt64(version &- 1), at: wallClock, width: 4)
-    soft_store_fence()
+    soft_fence()
     map.store(boot / 1_000_000_000, at: wallClock &+ 4, width: 4)
     map.store(boot % 1_000_000_000, at: wallClock &+ 8, width: 4)
-    soft_store_fence()
+    soft_fence()
     map.store(UInt64(version), at: wallClock, width: 4)
   }
 }

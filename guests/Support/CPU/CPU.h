@@ -52,17 +52,6 @@ CPU_INLINE uint32_t atomic_increment(uint64_t address) {
   return __atomic_fetch_add((volatile uint32_t *)address, 1, __ATOMIC_SEQ_CST);
 }
 
-/// `lock cmpxchg16b` of 16-byte aligned memory; 1: it was equal to the expected value and is replaced.
-CPU_INLINE uint8_t compare_exchange_16(
-  uint64_t address, uint64_t expected_low, uint64_t expected_high, uint64_t low, uint64_t high) {
-  uint8_t equal;
-  __asm__ volatile("lock cmpxchg16b (%5); sete %0"
-                   : "=q"(equal), "+a"(expected_low), "+d"(expected_high)
-                   : "b"(low), "c"(high), "r"(address)
-                   : "memory", "cc");
-  return equal;
-}
-
 CPU_INLINE uint64_t popcnt(uint64_t value) {
   __asm__ volatile("popcnt %0, %0" : "+r"(value) : : "cc");
   return value;
