@@ -118,7 +118,7 @@ extension Descriptor {
     for buffer in buffers {
       let run = min(left, buffer.count)
       if run > 0 { try readStart(of: buffer, at: offset + UInt64(count - left), count: run) }
-      UnsafeMutableRawBufferPointer(rebasing: buffer[run...]).initializeMemory(as: UInt8.self, repeating: 0)
+      fillWithZeroes(UnsafeMutableRawBufferPointer(rebasing: buffer[run...]))
       left -= run
     }
   }
@@ -238,4 +238,9 @@ extension Descriptor {
   public static func createEmpty(_ path: String) throws(SystemError) -> Descriptor {
     try open(path, O_RDWR | O_CREAT | O_TRUNC)
   }
+}
+
+/// Sets all bytes to zero.
+public func fillWithZeroes(_ bytes: UnsafeMutableRawBufferPointer) {
+  if let base = bytes.baseAddress { memset(base, 0, bytes.count) }
 }

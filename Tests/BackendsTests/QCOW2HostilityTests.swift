@@ -157,7 +157,7 @@ private enum Sample: CaseIterable {
           let at = place & ~7
           guard at > 120, at + 8 <= bytes.count else { continue }
           let target = UInt64.random(in: 0...UInt64(good.count / 512), using: &generator) * 512
-          let flags = [0, 1, 1 << 63, 1 << 62, 3 << 62].randomElement(using: &generator) ?? 0
+          let flags = ([0, 1, 1 << 63, 1 << 62, 3 << 62] as [UInt64]).randomElement(using: &generator) ?? 0
           bytes = with(bytes, at, target | flags, 8)
         }
       }

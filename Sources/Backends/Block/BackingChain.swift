@@ -32,6 +32,13 @@ struct BackingChain {
         }
         path = name
       } else {
+        // A guest may have made a raw image look like qcow2: what it is has to be said.
+        guard next.format != nil else {
+          throw ImageError(
+            path, .backing,
+            "it does not say what format its backing file \(quoted(next.name)) has:"
+              + " tell it with qemu-img rebase -u -F FORMAT")
+        }
         path = try Self.resolve(next.name, from: path)
       }
       link = try add(path, next.format)
@@ -71,11 +78,7 @@ struct BackingChain {
     case "qcow2"?: return Link(name: name, format: .qcow2)
     case let other?:
       throw ImageError(path, .backing, "its backing file has the format \(quoted(other)); raw and qcow2 are supported")
-    // A guest may have written what a raw image looks like: what looks like qcow2 has to be called so.
-    case nil:
-      throw ImageError(
-        path, .backing,
-        "it does not say what format its backing file \(quoted(name)) has: tell it with qemu-img rebase -u -F FORMAT")
+    case nil: return Link(name: name, format: nil)
     }
   }
 

@@ -336,7 +336,7 @@ extension QCOW2Image {
     try barrier()
 
     let freed = metadata.number(metadata.refcountTableOffset)
-    let count = UInt64(old.count) * 8 >> bits
+    let count = (UInt64(old.count) * 8) >> bits
     metadata.pendingFrees.append(contentsOf: freed..<freed + max(count, 1))
     for cluster in freed..<freed + max(count, 1) { metadata.owned.remove(cluster) }
     metadata.refcountTable = entries

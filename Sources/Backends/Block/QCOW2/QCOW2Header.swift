@@ -61,6 +61,7 @@ struct QCOW2Header: Sendable, Equatable {
 
   /// Bytes to read for `init(parsing:)`: the first cluster, by the first 24 bytes of the file.
   static func bytesToRead(_ start: [UInt8]) throws(LayerError) -> Int {
+    guard isMagic(start) else { throw .unsupported("this is not a qcow2 image; use format=raw") }
     let bits = Int(Fields(start).word(at: 20))
     guard 9...21 ~= bits else { throw .unsupported("its clusters are of 2^\(bits) bytes; 2^9 to 2^21 are possible") }
     return 1 << bits

@@ -68,7 +68,6 @@ final class QCOW2Image: ImageLayer {
 
   static func readHeader(_ file: any ImageStorage) throws(LayerError) -> QCOW2Header {
     let start = try readBytes(file, 0, QCOW2Header.longest)
-    guard QCOW2Header.isMagic(start) else { throw .unsupported("this is not a qcow2 image; use format=raw") }
     let size = try file.size()
     let count = try QCOW2Header.bytesToRead(start)
     return try QCOW2Header(parsing: try readBytes(file, 0, Int(min(size, UInt64(count)))))
@@ -257,7 +256,7 @@ final class QCOW2Image: ImageLayer {
   }
 
   private func clear(_ buffers: [UnsafeMutableRawBufferPointer]) {
-    for buffer in buffers { buffer.initializeMemory(as: UInt8.self, repeating: 0) }
+    for buffer in buffers { fillWithZeroes(buffer) }
   }
 
   // MARK: Writing

@@ -1,3 +1,5 @@
+import LinuxSystem
+
 /// Why a change of metadata has to wait or fail. Nothing was changed.
 enum MetadataFault: Error {
   /// Tables have to be written before others fit into memory.
@@ -123,7 +125,7 @@ struct QCOW2Metadata: ~Copyable {
       l2.bytes(slot).copyMemory(from: UnsafeRawBufferPointer(l2.bytes(source)))
       pendingFrees.append(number(old))
     } else {
-      l2.bytes(slot).initializeMemory(as: UInt8.self, repeating: 0)
+      fillWithZeroes(l2.bytes(slot))
     }
     l2.touchAll(slot, isNew: true)
     l1[index] = offset(new) | QCOW2Entry.copied
@@ -233,7 +235,7 @@ struct QCOW2Metadata: ~Copyable {
       throw .failed(.corrupt("metadata at \(hex(offset(cluster))) has no refcount"))
     }
     guard let slot = refcounts.insert(offset(cluster)) else { throw .full }
-    refcounts.bytes(slot).initializeMemory(as: UInt8.self, repeating: 0)
+    fillWithZeroes(refcounts.bytes(slot))
     block(slot).set(0, 1)
     refcounts.touchAll(slot, isNew: true)
     refcountTable[number] = offset(cluster)

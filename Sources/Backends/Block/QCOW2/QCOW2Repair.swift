@@ -11,6 +11,8 @@ extension QCOW2Image {
   /// Bytes of L2 tables that are read to count references, and clusters whose references are counted.
   private static let readLimit: UInt64 = 4 << 30
   private static let countLimit: UInt64 = 1 << 26
+  /// Clusters beyond the end of the file that may have references: room that was allocated and never written.
+  private static let slack: UInt64 = 1 << 20
 
   // MARK: Where metadata is
 
@@ -76,7 +78,12 @@ extension QCOW2Image {
       guard isDirty else { return }
       throw .corrupt("the image was not closed and is too large to be checked here: \(Self.advice)")
     }
-    let counts = try countReferences()
+    let counts = try countReferences(limit: (fileSize >> UInt64(bits)) + Self.slack)
+    if let last = counts.lastIndex(where: { $0 > 0 }), last >= Int(fileSize >> UInt64(bits)) {
+      // Clusters whose data never reached the file read as zero; the file has to be as long as it is said to be.
+      let end = UInt64(last + 1) << UInt64(bits)
+      if end > fileSize { try writeLongs([0], at: end - 8) }
+    }
     let (raised, lowered) = try compare(counts)
     try close()
     if raised + lowered > 0 {
@@ -86,13 +93,13 @@ extension QCOW2Image {
     }
   }
 
-  private func countReferences() throws(LayerError) -> [UInt32] {
+  private func countReferences(limit: UInt64) throws(LayerError) -> [UInt32] {
     var counts: [UInt32] = []
     func count(_ offset: UInt64, bytes: UInt64) throws(LayerError) {
       guard bytes > 0 else { return }
       let first = offset >> UInt64(bits)
       let last = (offset &+ (bytes - 1)) >> UInt64(bits)
-      guard first <= last, last < Self.countLimit else {
+      guard first <= last, last < limit else {
         throw .corrupt("something lies at \(hex(offset)), far beyond the file's end: \(Self.advice)")
       }
       if last >= counts.count {
