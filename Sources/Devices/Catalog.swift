@@ -25,4 +25,5 @@ public let catalog = Registry([
   // On the PCI bus.
   StandardVGA.model,
   E1000Device.model,
+  RTL8139Device.model,
 ])

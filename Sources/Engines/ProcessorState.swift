@@ -75,11 +75,33 @@ public struct ProcessorState: Sendable {
   public init() {}
 }
 
+/// The processor that an instruction is interpreted for: what `ProcessorState` does not hold of it.
+public protocol InterpretedProcessor {
+  /// What CPUID answers; bits that follow CR4 and XCR0 are the interpreter's.
+  func cpuid(leaf: UInt32, subleaf: UInt32) -> CPUIDRegisters
+  /// Nil: there is no such register.
+  func readMSR(_ number: UInt32) -> UInt64?
+  /// False: there is none, or not with that value.
+  func writeMSR(_ number: UInt32, _ value: UInt64) -> Bool
+}
+
+/// CPUID's answer.
+public struct CPUIDRegisters: Sendable, Equatable {
+  public var eax: UInt32
+  public var ebx: UInt32
+  public var ecx: UInt32
+  public var edx: UInt32
+
+  public init(eax: UInt32 = 0, ebx: UInt32 = 0, ecx: UInt32 = 0, edx: UInt32 = 0) {
+    (self.eax, self.ebx, self.ecx, self.edx) = (eax, ebx, ecx, edx)
+  }
+}
+
 /// Executes single instructions on a processor's state, for an engine that has met one it cannot execute.
 public protocol InstructionInterpreter: AnyObject {
   /// Begins the instruction at the state's RIP. Guest memory is as `memory` says. False: the interpreter does not know
   /// the instruction, or it concerns what only the other engine has.
-  func begin(_ state: ProcessorState, memory: [HostMapping]) -> Bool
+  func begin(_ state: ProcessorState, memory: [HostMapping], of processor: any InterpretedProcessor) -> Bool
   /// Goes on until the instruction is done. After an access of a device its answer must be at the exit's data before
   /// the next call.
   func advance() -> Interpretation

@@ -81,6 +81,10 @@ struct InterpretedState {
     system.idt.limit = new.idtr.limit
     (system.cr0, system.cr2, system.cr3, system.cr4) = (new.cr0, new.cr2, new.cr3, new.cr4)
     system.efer = new.efer
+    // WRMSR has written this in the meantime, if anything.
+    var now = kvm_sregs()
+    try KVMMachine.check("KVM_GET_SREGS", ckvm_get_sregs(vcpu, &now))
+    system.apic_base = now.apic_base
     try KVMMachine.check("KVM_SET_SREGS", ckvm_set_sregs(vcpu, &system))
     try KVMMachine.check("KVM_SET_REGS", ckvm_set_regs(vcpu, &registers))
     if new.legacyArea != state.legacyArea {

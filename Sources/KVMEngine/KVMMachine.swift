@@ -99,9 +99,10 @@ public final class KVMMachine: VirtualMachine {
 
   public func makeVCPU(_ index: Int) throws(EngineFailure) -> KVMVCPU {
     let fd = Descriptor(owning: try Self.check("KVM_CREATE_VCPU", ckvm_create_vcpu(vm.raw, CUnsignedLong(index))))
-    let list = CPUIDList(cpuid.topology(apicID: index, count: vcpuCount))
+    let entries = cpuid.topology(apicID: index, count: vcpuCount)
+    let list = CPUIDList(entries)
     try Self.check("KVM_SET_CPUID2", ckvm_set_cpuid2(fd.raw, list.header))
-    return try KVMVCPU(fd, runSize: runSize, msrs: msrIndices(), fallback: fallback)
+    return try KVMVCPU(fd, runSize: runSize, msrs: msrIndices(), cpuid: entries, fallback: fallback)
   }
 
   public var summary: String? {

@@ -14,11 +14,15 @@ public final class KVMVCPU: VCPU, @unchecked Sendable {
   /// The thread inside `run`; 0 while none is.
   private let thread = Atomic<CInt>(0)
   private let fallback: EmulationFallback
+  private let cpuid: [kvm_cpuid_entry2]
   private var interpreter: (any InstructionInterpreter)?
   /// The instruction that is being interpreted, and what is said of it where that does not work.
   private var interpretation: (state: InterpretedState, failure: EngineFailure)?
 
-  init(_ fd: consuming Descriptor, runSize: Int, msrs: [UInt32], fallback: EmulationFallback) throws(EngineFailure) {
+  /// `cpuid` is what KVM was given to answer CPUID with.
+  init(
+    _ fd: consuming Descriptor, runSize: Int, msrs: [UInt32], cpuid: [kvm_cpuid_entry2], fallback: EmulationFallback
+  ) throws(EngineFailure) {
     do throws(SystemError) {
       mapping = try Mapping(sharing: fd, count: runSize)
     } catch {
@@ -27,6 +31,7 @@ public final class KVMVCPU: VCPU, @unchecked Sendable {
     run = mapping.base.bindMemory(to: kvm_run.self, capacity: 1)
     powerOn = try VCPUState(vcpu: fd.raw, msrs: msrs)
     self.fallback = fallback
+    self.cpuid = cpuid
     self.fd = fd
   }
 
@@ -87,7 +92,9 @@ public final class KVMVCPU: VCPU, @unchecked Sendable {
     self.interpreter = interpreter
     do throws(EngineFailure) {
       let state = try InterpretedState(vcpu: fd.raw)
-      guard interpreter.begin(state.state, memory: fallback.memory) else { return .failure(failure) }
+      guard interpreter.begin(state.state, memory: fallback.memory, of: KVMProcessor(vcpu: fd.raw, cpuid: cpuid)) else {
+        return .failure(failure)
+      }
       interpretation = (state, failure)
     } catch { return .failure(error) }
     return interpret()

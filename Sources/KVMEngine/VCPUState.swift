@@ -66,6 +66,11 @@ struct VCPUState {
     }
   }
 
+  /// Whether KVM takes the value.
+  static func write(_ vcpu: CInt, _ index: UInt32, _ value: UInt64) -> Bool {
+    transfer([kvm_msr_entry(index: index, reserved: 0, data: value)]) { ckvm_set_msrs(vcpu, $0) }.0 == 1
+  }
+
   private static func transfer(
     _ entries: [kvm_msr_entry], _ call: (UnsafeMutablePointer<kvm_msrs>) -> CInt
   ) -> (Int, [kvm_msr_entry]) {

@@ -177,8 +177,9 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     }
   }
 
-  /// Takes over a state, to execute an instruction of it with `step`.
-  func begin(_ new: ProcessorState) {
+  /// Takes over a state, to execute an instruction of it with `step`; the rest of the state stays with `processor`.
+  func begin(_ new: ProcessorState, of processor: any InterpretedProcessor) {
+    context.pointee.interpreted = processor
     pending = nil
     context.pointee.resumption = nil
     context.pointee.link = nil
@@ -194,7 +195,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     isRunning.store(true, ordering: .sequentiallyConsistent)
     defer { isRunning.store(false, ordering: .sequentiallyConsistent) }
     defer { soft_x87_unload(state) }
-    _ = soft_take_attention(state)
+    serve(soft_take_attention(state))
     var isBegun = context.pointee.resumption != nil
     while true {
       if context.pointee.resumption != nil {
@@ -341,6 +342,8 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
       if items == 1 { buffer.storeBytes(of: state.pointee.device_data, as: UInt64.self) }
       return .portOut(port: UInt16(truncatingIfNeeded: address), width: width, count: items, data: buffer)
     case LeaveReason.halt:
+      context.pointee.resumption = nil
+      context.pointee.link = nil
       state.pointee.halted = 1
       return nil
     case LeaveReason.tripleFault: return .tripleFault

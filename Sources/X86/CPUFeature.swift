@@ -3,8 +3,8 @@ public enum CPUIDRegister: UInt8, Sendable {
   case eax, ebx, ecx, edx
 }
 
-/// What CPUID can say that a processor has, with Linux's names. `table` says where, what it lets through, and whether
-/// the software CPU does it.
+/// What CPUID can say that a processor has, with Linux's names. `table` says where, and what it lets
+/// through.
 public enum CPUFeature: String, Sendable, CaseIterable {
   case fpu, de, pse, tsc, msr, pae, mce, cx8, apic, sep, mtrr, pge, mca, cmov, pat, pse36, clflush, mmx, fxsr, sse,
     sse2
@@ -39,7 +39,6 @@ public enum CPUFeature: String, Sendable, CaseIterable {
     let level: CPUModel.Level
     /// Features without which this one is not there either.
     let needs: [CPUFeature]
-    let isImplemented: Bool
   }
 
   static let table: [Row] = rows
@@ -52,8 +51,6 @@ public enum CPUFeature: String, Sendable, CaseIterable {
   public var flag: Flag? { row?.flag }
   /// The instructions that are undefined without it.
   public var instructions: InstructionAttributes { row?.instructions ?? [] }
-  /// Whether the software CPU does what it promises.
-  public var isImplemented: Bool { row?.isImplemented ?? false }
 }
 
 extension CPUFeature {
@@ -69,12 +66,12 @@ extension CPUFeature {
 
   private static func row(
     _ feature: CPUFeature, _ place: Place, _ bit: UInt32, _ level: CPUModel.Level = .v1,
-    _ instructions: InstructionAttributes = [], needs: [CPUFeature] = [], isImplemented: Bool = true
+    _ instructions: InstructionAttributes = [], needs: [CPUFeature] = []
   ) -> Row {
     Row(
       feature: feature,
       flag: Flag(leaf: place.leaf, subleaf: place.subleaf, register: place.register, bit: bit),
-      instructions: instructions, level: level, needs: needs, isImplemented: isImplemented)
+      instructions: instructions, level: level, needs: needs)
   }
 
   /// Bits: SDM vol. 2, CPUID. Levels: x86-64 psABI, table 3.1; features that only an operating system sees are in all.

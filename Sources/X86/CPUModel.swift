@@ -45,12 +45,11 @@ public struct CPUModel: Sendable, Equatable {
       guard word.hasPrefix("+") || word.hasPrefix("-"), let feature = CPUFeature(rawValue: name) else {
         throw ParseError(
           description: "'\(word)' is no feature; write + or - and one of "
-            + CPUFeature.allCases.filter(\.isImplemented).map(\.rawValue).joined(separator: " "))
+            + CPUFeature.allCases.map(\.rawValue).joined(separator: " "))
       }
       if word.hasPrefix("-") {
         remove(feature)
       } else {
-        guard feature.isImplemented else { throw ParseError(description: "'\(name)' is not implemented") }
         insert(feature)
       }
     }
@@ -81,7 +80,7 @@ public struct CPUModel: Sendable, Equatable {
   }
 
   private mutating func add(where isWanted: (CPUFeature.Row) -> Bool) {
-    for row in CPUFeature.table where isWanted(row) && row.isImplemented && row.needs.allSatisfy(\.isImplemented) {
+    for row in CPUFeature.table where isWanted(row) {
       features.insert(row.feature)
     }
   }

@@ -66,6 +66,22 @@ struct InterpretedInstructionTests {
     #expect(seen == .output(port: 0xE0, width: 1, [7]))
   }
 
+  @Test func rdtscpReadsKVMsTimeStampCounter() throws {
+    let tiny = try interpreting([
+      0x0F, 0x31, 0x66, 0x89, 0xC3,  // rdtsc; mov ebx, eax
+      0x0F, 0x01, 0xF9,  // rdtscp
+      0x66, 0x29, 0xD8, 0x66, 0xE7, 0xE0,  // sub eax, ebx; out E0h, eax
+    ])
+    let seen = try onVCPUThread(tiny) { $0.run() }
+    guard case .output(port: 0xE0, width: 4, let bytes) = seen else {
+      Issue.record("\(seen)")
+      return
+    }
+    let ticks = bytes.reversed().reduce(UInt32(0)) { $0 << 8 | UInt32($1) }
+    // Less than a second by any processor's counter, and not backwards.
+    #expect(ticks > 0 && ticks < 1 << 31)
+  }
+
   @Test func countIsInTheSummary() throws {
     let tiny = try interpreting([0xF3, 0x0F, 0xB8, 0xC3, 0xE6, 0xE0])  // popcnt ax, bx; out E0h, al
     #expect(tiny.machine.summary == nil)

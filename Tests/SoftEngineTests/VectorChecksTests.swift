@@ -188,6 +188,42 @@ final class ExceptionBench {
     }
   }
 
+  func read(_ address: UInt64, _ width: Int) -> UInt64 {
+    (0..<width).reduce(0) { $0 | UInt64(memory.load(fromByteOffset: Int(address) + $1, as: UInt8.self)) << (8 * $1) }
+  }
+
+  /// Where the instruction that `step` executed last ends.
+  private(set) var next: UInt64 = 0
+
+  /// Executes this instruction alone; the vector of the exception it raised.
+  func step(_ instruction: [UInt8]) -> UInt8? {
+    code += 64
+    write(code, instruction)
+    next = code + UInt64(instruction.count)
+    cpu.state.pointee.rip = code
+    guard cpu.step() == nil else { return 255 }
+    let rip = cpu.state.pointee.rip
+    guard rip >= Self.handlers, rip < Self.data, rip % 16 == 0 else { return nil }
+    return UInt8(truncatingIfNeeded: (rip - Self.handlers) / 16)
+  }
+
+  func enterCompatibilityMode() {
+    cpu.state.setSegment(SegmentRegister.cs, selector: 16, base: 0, limit: .max, attributes: 0xC09B)
+    for index in [SegmentRegister.ds, SegmentRegister.ss] {
+      cpu.state.setSegment(index, selector: 24, base: 0, limit: .max, attributes: 0xC093)
+    }
+    cpu.state.updateMode()
+    cpu.state.updateSegments()
+  }
+
+  func enterRealMode() {
+    cpu.state.pointee.efer = 0
+    cpu.state.pointee.cr0 &= ~CR0.pe
+    for index in 0..<6 { cpu.state.setSegment(index, selector: 0, base: 0, limit: 0xFFFF, attributes: 0x93) }
+    cpu.state.updateMode()
+    cpu.state.updateSegments()
+  }
+
   /// Executes an instruction; the vector of the exception it raised, 255 if the processor did not stop there.
   func run(_ instruction: [UInt8]) -> UInt8? {
     // Elsewhere each time: what the test writes does not count as the processor's writes.

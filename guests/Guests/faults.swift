@@ -156,9 +156,39 @@ import CPU
     check(load64(window + 0x4000) == 0x22, "PCID 5 sees the new one")
     write_cr3(pml4)
     check(load64(window + 0x4000) == 0x22, "and so does PCID 0 after a flush")
+    invalidations(pml4)
     attempt_cr4(read_cr4() & ~0x20)
     expect(13, 0, "PAE cannot be cleared in long mode")
     write_cr4(read_cr4() & ~(1 << 17))
+  }
+
+  /// INVPCID (SDM vol. 2): after each of its types a changed entry counts in the address spaces that it says.
+  static func invalidations(_ pml4: UInt64) {
+    guard cpuid(7, 0).ebx & 1 << 10 != 0 else { return say("no INVPCID") }
+    let linear = window + 0x4000
+    let keep: UInt64 = 1 << 63
+    for type in UInt64(0)..<4 {
+      var isRight = true
+      for round in UInt64(0)..<4 {
+        // PCID 5 remembers a translation; this one changes it, and PCID 5 does not come back by a flush.
+        write_cr3(pml4 | 5 | keep)
+        let before = load8(linear)
+        write_cr3(pml4 | keep)
+        store64(table + 32, page + (round & 1) << 12 | present | writable)
+        attempt_invpcid(type, type < 2 ? 5 : 0, linear)
+        isRight = isRight && caught().pointee.vector == 0xFF
+        write_cr3(pml4 | 5 | keep)
+        isRight = isRight && load8(linear) == (round & 1 == 0 ? 0x11 : 0x22) && before != 0
+      }
+      check(isRight, "INVPCID type \(type) drops what PCID 5 remembers")
+    }
+    write_cr3(pml4)
+    attempt_invpcid(4, 0, 0)
+    expect(13, 0, "INVPCID type 4 is #GP(0)")
+    attempt_invpcid(0, 0, 0x8000_0000_0000_0000)
+    expect(13, 0, "so is a non-canonical address")
+    attempt_invpcid(1, 0x1000, 0)
+    expect(13, 0, "and a reserved bit of the descriptor")
   }
 
   static func modelSpecificRegisters() {
@@ -218,6 +248,37 @@ import CPU
     check(
       caught().pointee.rip == page && read_dr6() & 0x400F == 1, "before the instruction: \(hex: caught().pointee.rip)")
     write_dr7(0x400)
+    portBreakpoints()
+    guard !isTCG else { return say("TCG does not guard debug registers") }
+    write_dr6(0)
+    write_dr7(0x2400)
+    attempt_read_dr0()
+    expect(1, 0, "DR7.GD: an access of a debug register is #DB")
+    check(read_dr6() & 0x2000 != 0 && read_dr7() & 0x2000 == 0, "DR6.BD says so, and GD is clear in the handler")
+    attempt_read_dr0()
+    expect(0xFF, 0, "which may access them")
+  }
+
+  /// Port 80h, one byte.
+  static func portBreakpoints() {
+    write_dr6(0)
+    write_dr0(0x80)
+    write_cr4(read_cr4() & ~8)
+    write_dr7(0x0002_0401)
+    if !isTCG {
+      attempt_out(0x80)
+      expect(0xFF, 0, "an I/O breakpoint without CR4.DE is none")
+    }
+    write_cr4(read_cr4() | 8)
+    write_dr7(0x0002_0401)
+    attempt_out(0x81)
+    expect(0xFF, 0, "another port meets none")
+    attempt_out(0x80)
+    expect(1, 0, "an access of its port is #DB")
+    check(read_dr6() & 0xF == 1, "DR6.B0 says which: \(hex: read_dr6())")
+    check(load8(caught().pointee.rip - 1) == 0xEE, "after the instruction")
+    write_dr7(0x400)
+    write_cr4(read_cr4() & ~8)
   }
 
   /// `mov eax, imm32; ret`, changed between calls and by itself.

@@ -106,5 +106,6 @@ func record(_ state: State, _ fault: Fault) {
     state.pointee.has_error_code = errorCode == nil ? 0 : 1
     state.pointee.error_code = errorCode ?? 0
   case .device: break
+  case .waitForInterrupt: state.pointee.leave = LeaveReason.halt
   }
 }

@@ -9,16 +9,16 @@ public final class SoftInterpreter: InstructionInterpreter {
 
   public init() { cpu = SoftVCPU(index: 0, controllers: nil) }
 
-  public func begin(_ state: ProcessorState, memory: [HostMapping]) -> Bool {
+  public func begin(_ state: ProcessorState, memory: [HostMapping], of processor: any InterpretedProcessor) -> Bool {
     if memory != self.memory {
       self.memory = memory
       cpu.show(memory.compactMap(MappedMemory.init))
     }
-    cpu.begin(state)
+    cpu.begin(state, of: processor)
     guard let instruction = cpu.state.instruction() else { return false }
     switch instruction.operation {
-    // What they tell or change is the other engine's.
-    case .cpuid, .rdtsc, .rdtscp, .rdmsr, .wrmsr, .rdpmc: return false
+    case .rdpmc: return false
+    // State components that the interpreter does not have.
     case .xsave, .xsaveopt, .xsavec, .xsaves, .xrstor, .xrstors, .xsetbv:
       return state.xcr0 & ~(XCR0.x87 | XCR0.sse) == 0
     default: return true

@@ -4,13 +4,30 @@ import Synchronization
 extension InterruptControllers {
   // MARK: Ports
 
-  /// Whether a port is one of these chips': 8259A pair, ELCR, 8254, port 0x61.
+  /// Whether a port is one of these chips': 8259A pair, ELCR, 8254, port 0x61, the coprocessor error's 0xF0.
   public static func handles(port: UInt16) -> Bool {
     switch port {
-    case 0x20, 0x21, 0xA0, 0xA1, 0x4D0, 0x4D1, 0x40...0x43, 0x61: true
+    case 0x20, 0x21, 0xA0, 0xA1, 0x4D0, 0x4D1, 0x40...0x43, 0x61, FloatingPointError.port: true
     default: false
     }
   }
+
+  // MARK: x87 errors
+
+  /// An x87 exception is pending that CR0.NE keeps from being #MF: IRQ 13 is requested. True: the guest has said at port
+  /// 0xF0 that the processor is to go on.
+  public func raiseFloatingPointError() -> Bool {
+    changeLegacy { chips, outbox, _ in
+      let (isIgnored, request) = chips.raiseFloatingPointError()
+      _ = send(request, &chips, &outbox)
+      return isIgnored
+    }
+  }
+
+  /// No x87 exception is pending any more.
+  public func lowerFloatingPointError() { legacy.withLock { $0.lowerFloatingPointError() } }
+
+  // MARK: Ports
 
   /// Reads `width` bytes (1, 2 or 4) from a port and those after it; ports of others give ones.
   public func readPort(_ port: UInt16, width: Int) -> UInt32 {

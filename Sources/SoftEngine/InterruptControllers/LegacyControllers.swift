@@ -16,6 +16,7 @@ struct LegacyControllers: Sendable {
   /// Whether the HPET drives input 0 in place of the 8254.
   private(set) var isLegacyReplacement = false
   private var lastTick: UInt64 = 0
+  private var floatingPointError = FloatingPointError()
 
   /// The I/O APIC pin of an input: IRQ 0 is on pin 2, where no other input is.
   static func pin(of input: Int) -> Int? { input == 2 ? nil : input == 0 ? 2 : input }
@@ -60,6 +61,23 @@ struct LegacyControllers: Sendable {
     triggered &= ~Self.bit(input)
     _ = drive(input)
     return true
+  }
+
+  // MARK: x87 errors
+
+  /// FERR# is asserted: IRQ 13 is requested, unless IGNNE# is asserted too.
+  mutating func raiseFloatingPointError() -> (isIgnored: Bool, request: IOAPIC.Request?) {
+    floatingPointError.isRaised = true
+    if floatingPointError.isIgnored { return (true, nil) }
+    return (false, hold(FloatingPointError.input, true))
+  }
+
+  mutating func lowerFloatingPointError() { floatingPointError = FloatingPointError() }
+
+  /// Port F0h ends the request and asserts IGNNE# while FERR# is asserted (82371SB datasheet, coprocessor error register).
+  private mutating func ignoreFloatingPointError() {
+    floatingPointError.isIgnored = floatingPointError.isRaised
+    _ = hold(FloatingPointError.input, false)
   }
 
   // MARK: Timer
@@ -124,6 +142,7 @@ struct LegacyControllers: Sendable {
         ticks.clear()
       }
     case 0x61: pit.writeSystemControl(value, now: now)
+    case FloatingPointError.port: ignoreFloatingPointError()
     default: break
     }
     if wasMasked, !pics.isMasked(0) { ticks.clear() }
@@ -137,6 +156,17 @@ struct LegacyControllers: Sendable {
     if changed & (IOAPIC.Entry.mask | IOAPIC.Entry.vector) != 0 { ticks.clear() }
     return request
   }
+}
+
+/// The way of an x87 exception to a PC's handler where CR0.NE is clear.
+struct FloatingPointError {
+  static let port: UInt16 = 0xF0
+  static let input = 13
+
+  /// FERR#.
+  var isRaised = false
+  /// IGNNE#: the processor goes on nevertheless.
+  var isIgnored = false
 }
 
 /// Ticks of the 8254 that the guest has not seen.

@@ -134,6 +134,8 @@ enum Fault: Error {
   case exception(UInt8, errorCode: UInt32?)
   /// A device must answer first; `leave` in the state says what.
   case device
+  /// The instruction is executed anew after the next interrupt.
+  case waitForInterrupt
 
   static let undefined = Fault.exception(Vector.invalidOpcode, errorCode: nil)
   static let protection = Fault.exception(Vector.generalProtection, errorCode: 0)

@@ -1,4 +1,5 @@
 import CSoftCPU
+import Engines
 import X86
 
 /// What a vCPU has beside its C state.
@@ -25,14 +26,20 @@ struct CPUContext {
   let index: Int
   /// The other processors of the machine; nil: there are none.
   var peers: Peers?
+  /// x87 exceptions that were pending before the instruction being executed, which IGNNE# lets ignore them.
+  var ignoredExceptions: UInt16 = 0
   /// All others stand still.
   var isAlone = false
   /// Stands for this processor in `soft_code_page`.
   var bit: UInt64 { 1 << UInt64(index & 63) }
+  /// The other engine's processor that instructions are executed for one by one; nil: there is none.
+  var interpreted: (any InterpretedProcessor)?
   let model: CPUModel
   let identity: ProcessorIdentity
   /// What of CR4 can be set.
   let permittedCR4: UInt64
+  /// Whether the host has RDRAND and RDSEED: bits 0 and 1.
+  var hostRandom = soft_host_random()
   /// Pages of 1 GiB exist.
   let hasHugePages: Bool
   /// Where to write what happens; nil: nowhere.

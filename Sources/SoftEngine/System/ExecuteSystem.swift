@@ -133,18 +133,26 @@ extension Executor {
 
   private func identify() {
     let number = UInt32(truncatingIfNeeded: general(General.rax))
-    let leaf = state.context.pointee.identity.leaf(number, UInt32(truncatingIfNeeded: general(General.rcx)))
-    var ecx = leaf.ecx
-    // OSXSAVE.
-    if number == 1, state.pointee.cr4 & CR4.osxsave != 0 { ecx |= 1 << 27 }
+    let subleaf = UInt32(truncatingIfNeeded: general(General.rcx))
+    let context = state.context
+    var leaf =
+      context.pointee.interpreted?.cpuid(leaf: number, subleaf: subleaf)
+      ?? context.pointee.identity.leaf(number, subleaf)
+    if number == 1 {
+      let osxsave: UInt32 = 1 << 27
+      leaf.ecx = leaf.ecx & ~osxsave | (state.pointee.cr4 & CR4.osxsave != 0 ? osxsave : 0)
+    }
     setGeneral(General.rax, UInt64(leaf.eax))
     setGeneral(General.rbx, UInt64(leaf.ebx))
-    setGeneral(General.rcx, UInt64(ecx))
+    setGeneral(General.rcx, UInt64(leaf.ecx))
     setGeneral(General.rdx, UInt64(leaf.edx))
   }
 }
 
 extension UnsafeMutablePointer where Pointee == soft_cpu {
   /// IA32_TIME_STAMP_COUNTER.
-  var timeStampCounter: UInt64 { context.pointee.clock() &+ pointee.tsc_offset }
+  var timeStampCounter: UInt64 {
+    if let processor = context.pointee.interpreted { return processor.readMSR(MSR.tsc) ?? 0 }
+    return context.pointee.clock() &+ pointee.tsc_offset
+  }
 }

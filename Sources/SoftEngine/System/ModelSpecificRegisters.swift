@@ -11,7 +11,7 @@ struct ModelSpecificState {
 }
 
 /// Numbers of model-specific registers (SDM vol. 4).
-private enum MSR {
+enum MSR {
   static let tsc: UInt32 = 0x10
   static let platformID: UInt32 = 0x17
   static let apicBase: UInt32 = 0x1B
@@ -46,6 +46,17 @@ private enum MSR {
   static let tscAux: UInt32 = 0xC000_0103
 }
 
+extension MSR {
+  /// Registers that `ProcessorState` holds.
+  static func isInState(_ number: UInt32) -> Bool {
+    switch number {
+    case sysenterCS, sysenterESP, sysenterEIP, efer, star, lstar, cstar, sfmask, fsBase, gsBase, kernelGSBase, tscAux:
+      true
+    default: false
+    }
+  }
+}
+
 /// IA32_ARCH_CAPABILITIES (SDM vol. 4): none of these attacks works on guest code here, whose predictions are the
 /// interpreter's. Bits 0, 1, 3–6, 8, 13–15, 20, 24, 26, 27, 62.
 private let architecturalCapabilities: UInt64 = 0x4000_0000_0D10_E17B
@@ -67,6 +78,10 @@ extension Executor {
 
   func readMSR(_ number: UInt32) throws(Fault) -> UInt64 {
     let context = state.context
+    if let processor = context.pointee.interpreted, !MSR.isInState(number) {
+      guard let value = processor.readMSR(number) else { throw .protection }
+      return value
+    }
     if number == MSR.tscDeadline { try require(.tscDeadline) }
     if let controllers = context.pointee.controllers, InterruptControllers.handles(msr: number) {
       do { return try controllers.readMSR(of: context.pointee.index, number) } catch { throw .protection }
@@ -129,6 +144,10 @@ extension Executor {
 
   func writeMSR(_ number: UInt32, _ value: UInt64) throws(Fault) {
     let context = state.context
+    if let processor = context.pointee.interpreted, !MSR.isInState(number) {
+      guard processor.writeMSR(number, value) else { throw .protection }
+      return
+    }
     if number == MSR.tscDeadline { try require(.tscDeadline) }
     if let controllers = context.pointee.controllers, InterruptControllers.handles(msr: number) {
       do {
@@ -197,7 +216,8 @@ extension Executor {
 
   private func writeEFER(_ value: UInt64) throws(Fault) {
     let model = state.context.pointee.model
-    var permitted = EFER.lma
+    // Another engine's processor may have more.
+    var permitted = EFER.lma | (state.context.pointee.interpreted == nil ? 0 : state.pointee.efer)
     if model.has(.syscall) { permitted |= EFER.sce }
     if model.has(.lm) { permitted |= EFER.lme }
     if model.has(.nx) { permitted |= EFER.nxe }

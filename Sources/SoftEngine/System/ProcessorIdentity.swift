@@ -1,13 +1,9 @@
+import Engines
 import X86
 
 /// What CPUID says of one processor (SDM vol. 2, CPUID).
 struct ProcessorIdentity {
-  struct Leaf: Sendable, Equatable {
-    var eax: UInt32 = 0
-    var ebx: UInt32 = 0
-    var ecx: UInt32 = 0
-    var edx: UInt32 = 0
-  }
+  typealias Leaf = CPUIDRegisters
 
   private struct Key: Hashable {
     var leaf: UInt32

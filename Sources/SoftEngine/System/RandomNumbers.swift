@@ -5,7 +5,7 @@ extension Executor {
   /// RDRAND and RDSEED: the host's, else from its kernel.
   func readRandom() throws(Fault) {
     let isSeed = i.operation == .rdseed
-    let has = Self.hostRandom
+    let has = state.context.pointee.hostRandom
     var value: UInt64 = 0
     var isValid = true
     if has & (isSeed ? 2 : 1) != 0 {
@@ -17,6 +17,4 @@ extension Executor {
     setGeneral(i.operands[0].number, isValid ? value & mask(size) : 0, size: size)
     state.arithmeticFlags = isValid ? RFLAGS.cf : 0
   }
-
-  private static let hostRandom = soft_host_random()
 }

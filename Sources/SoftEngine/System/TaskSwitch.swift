@@ -130,20 +130,20 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
     for index in 0..<6 { segment(index).pointee.selector = task.segments[index] }
     setSegment(SegmentRegister.ldtr, selector: task.localTable, base: 0, limit: 0, attributes: 0)
     if layout.is32, pointee.cr0 & CR0.pg != 0 { try loadControlRegister3(task.cr3) }
-    if pointee.isVirtual8086 {
-      pointee.cpl = 3
-      for index in 0..<6 { setRealSegment(index, task.segments[index]) }
-      return
-    }
     for index in 0..<6 {
       setSegment(index, selector: task.segments[index], base: 0, limit: 0, attributes: 0)
     }
-    pointee.cpl = UInt8(task.segments[SegmentRegister.cs] & 3)
+    pointee.cpl = pointee.isVirtual8086 ? 3 : UInt8(task.segments[SegmentRegister.cs] & 3)
     if task.localTable & 0xFFFC != 0 {
       guard task.localTable & 4 == 0 else { throw .invalidTSS(task.localTable) }
       let table = try descriptor(task.localTable, Vector.invalidTSS)
       guard table.isSystem, table.type == 2, table.isPresent else { throw .invalidTSS(task.localTable) }
       setSegment(SegmentRegister.ldtr, selector: task.localTable, table)
+    }
+    if pointee.isVirtual8086 {
+      for index in 0..<6 { setRealSegment(index, task.segments[index]) }
+      updateMode()
+      return flagsChanged()
     }
     try enterCodeSegment(task.segments[SegmentRegister.cs])
     try enterStackSegment(task.segments[SegmentRegister.ss])

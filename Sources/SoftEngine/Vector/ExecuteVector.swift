@@ -9,6 +9,7 @@ extension Executor {
     case .fninit, .fnclex, .fnstenv, .fnsave:
       try state.checkX87(waits: false)
       try controlX87()
+      state.lowerFloatingPointError()
       state.updateMode()
     case .fldenv, .frstor:
       try state.checkX87(waits: true)
@@ -28,8 +29,11 @@ extension Executor {
         throw .exception(Vector.deviceNotAvailable, errorCode: nil)
       }
       if i.operation == .fxsave { try saveFX() } else { try restoreFX() }
+      state.lowerFloatingPointError()
     case .xsave, .xsaveopt, .xsavec, .xsaves: try saveExtended()
-    case .xrstor, .xrstors: try restoreExtended()
+    case .xrstor, .xrstors:
+      try restoreExtended()
+      state.lowerFloatingPointError()
     case .xgetbv:
       try requireOSXSAVE()
       let value: UInt64
@@ -131,10 +135,7 @@ extension Executor {
   }
 
   /// Lets the host derive what it derives: tags, the error summary, reserved bits.
-  func normalizeX87() {
-    soft_x87_load(state)
-    soft_x87_unload(state)
-  }
+  func normalizeX87() { state.normalizeX87() }
 
   /// SDM vol. 1, figures 8-9 to 8-12.
   private func x87Environment() -> StateImage {
@@ -221,6 +222,13 @@ extension Executor {
       try state.write(
         state.wrap(linear &+ UInt64(index &- first)), data.value(index, 1), width: 1, segment: Int(i.segment))
     }
+  }
+}
+
+extension UnsafeMutablePointer where Pointee == soft_cpu {
+  func normalizeX87() {
+    soft_x87_load(self)
+    soft_x87_unload(self)
   }
 }
 

@@ -5,6 +5,8 @@ import X86
 enum X87 {
   static let errorSummary: UInt16 = 1 << 7
   static let busy: UInt16 = 1 << 15
+  /// The exceptions, stack fault, error summary, and the copy of that.
+  static let exceptions: UInt16 = 0x80FF
   /// Invalid operation to underflow: exceptions after which a store does not write, unmasked.
   static let preventsStore: UInt16 = 0x1F
   static let initialControl: UInt16 = 0x37F
@@ -27,7 +29,10 @@ extension Lowering {
     default: break
     }
     if checksX87 { emit(softCheckX87) }
-    if i.operation == .fnop { return false }
+    if i.operation == .fnop {
+      if checksX87 { emit(softPutAwayX87) }
+      return false
+    }
     if i.modRM >= 0xC0 {
       registerForm(i)
     } else if Self.storesX87(i.operation) {
@@ -141,6 +146,11 @@ extension Lowering {
   soft_x87_set_control(state, register(state, Slot.temporary0, as: UInt16.self).pointee)
   let checks = VectorChecks.needed(state)
   if checks & VectorChecks.x87 != 0 { soft_x87_unload(state) }
+  if state.context.pointee.ignoredExceptions != 0 {
+    soft_x87_unload(state)
+    state.restoreIgnored()
+    state.normalizeX87()
+  }
   guard checks != state.pointee.mode & (VectorChecks.sse | VectorChecks.x87) else { return next(state, op) }
   state.updateMode()
   state.pointee.rip = codeAddress(state, op)
@@ -155,6 +165,7 @@ extension Lowering {
 /// After an instruction with exceptions unmasked: the host must not meet them.
 @c func softPutAwayX87(_ state: State, _ op: MicroOp) {
   soft_x87_unload(state)
+  state.restoreIgnored()
   state.pointee.x87_selector = state.segment(SegmentRegister.cs).pointee.selector
   return next(state, op)
 }

@@ -53,8 +53,32 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
     try raisePending()
   }
 
+  /// Raises #MF for a pending exception. With CR0.NE clear it is FERR# instead, which is IRQ 13 on a PC, and the
+  /// processor waits for an interrupt unless IGNNE# is asserted (SDM vol. 1, 8.7.2).
   private func raisePending() throws(Fault) {
-    if pointee.x87.status & X87.errorSummary != 0 { throw .exception(Vector.floatingPoint, errorCode: nil) }
+    guard pointee.x87.status & X87.errorSummary != 0 else { return }
+    guard pointee.cr0 & CR0.ne == 0, let controllers = context.pointee.controllers else {
+      throw .exception(Vector.floatingPoint, errorCode: nil)
+    }
+    if !controllers.raiseFloatingPointError() { throw .waitForInterrupt }
+  }
+
+  /// The host must not meet exceptions that IGNNE# lets the guest's next instruction ignore.
+  func setAsideIgnored() {
+    guard pointee.x87.status & X87.errorSummary != 0 else { return }
+    context.pointee.ignoredExceptions = pointee.x87.status & X87.exceptions
+    pointee.x87.status &= ~X87.exceptions
+  }
+
+  func restoreIgnored() {
+    pointee.x87.status |= context.pointee.ignoredExceptions
+    context.pointee.ignoredExceptions = 0
+  }
+
+  /// FERR# goes with the exceptions that are no longer pending.
+  func lowerFloatingPointError() {
+    guard pointee.cr0 & CR0.ne == 0, pointee.x87.status & X87.errorSummary == 0 else { return }
+    context.pointee.controllers?.lowerFloatingPointError()
   }
 }
 
@@ -81,6 +105,7 @@ private func check(_ state: State, _ op: MicroOp, _ body: (State) throws(Fault) 
 
 @c func softCheckX87(_ state: State, _ op: MicroOp) {
   guard check(state, op, { s throws(Fault) in try s.checkX87(waits: true) }) else { return }
+  state.setAsideIgnored()
   return next(state, op)
 }
 

@@ -188,6 +188,12 @@ CPU_INLINE void attempt_debug_trap(void) { ATTEMPT(".byte 0xF1", "i"(0)); }
 CPU_INLINE void attempt_single_step(void) {
   ATTEMPT("pushf\n\torq $0x100, (%%rsp)\n\tpopf\n\tnop\n\tnop\n\tpushf\n\tandq $~0x100, (%%rsp)\n\tpopf", "i"(0));
 }
+CPU_INLINE void attempt_out(uint16_t port) { ATTEMPT("mov %0, %%edx\n\tout %%al, %%dx\n\tnop", "r"((uint32_t)port)); }
+CPU_INLINE void attempt_read_dr0(void) { ATTEMPT("mov %%dr0, %%rcx", "i"(0)); }
+CPU_INLINE void attempt_invpcid(uint64_t type, uint64_t pcid, uint64_t address) {
+  uint64_t descriptor[2] = {pcid, address};
+  ATTEMPT("invpcid (%1), %0", "r"(type), "r"(descriptor));
+}
 /// AC suspends SMAP.
 CPU_INLINE void attempt_load_with_ac(uint64_t address) {
   ATTEMPT("pushf\n\torq $0x40000, (%%rsp)\n\tpopf\n\tmov (%0), %%cl\n\tpushf\n\tandq $~0x40000, (%%rsp)\n\tpopf", "r"(address));
