@@ -48,6 +48,8 @@ enum ChannelMessage: UInt8, Sendable {
   case configure = 1
   case reset
   case finish
+  /// In place of `configure`: only to close images that another process has left.
+  case closeImages
   // Device process to launcher.
   case ready
   case failed
@@ -70,7 +72,7 @@ enum ChannelMessage: UInt8, Sendable {
   var isEvent: Bool {
     switch self {
     case .powerOffEvent, .resetEvent, .exitEvent, .panickedEvent, .legacyReplacementEvent: true
-    case .configure, .reset, .finish, .ready, .failed, .resetDone, .finishing, .finished, .connectEdge,
+    case .configure, .reset, .finish, .closeImages, .ready, .failed, .resetDone, .finishing, .finished, .connectEdge,
       .connectLevel, .connectDoorbell:
       false
     }

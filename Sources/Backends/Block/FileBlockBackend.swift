@@ -62,6 +62,21 @@ public final class FileBlockBackend: BlockBackend {
     }
   }
 
+  /// Opens and closes an image that its last user has not closed. No data of it is read, and no file behind it.
+  public static func close(abandoned image: SharedDescriptor, spec: BlockSpec, geometry: ImageGeometry)
+    throws(ImageError)
+  {
+    guard spec.format == .qcow2 else { return }
+    do throws(LayerError) {
+      let descriptor = try onHost { () throws(SystemError) in try image.descriptor.duplicate() }
+      // Its size may be another by now, but not what the host asks for.
+      let file = HostImage(file: descriptor, alignment: geometry.alignment, cache: spec.cache, sharesBlocks: true)
+      try QCOW2Image(file, backing: nil, isReadOnly: false).close()
+    } catch {
+      throw ImageError(using: spec.path, error)
+    }
+  }
+
   public convenience init(_ opened: consuming OpenedImage, spec: BlockSpec) throws(ImageError) {
     var spec = spec
     spec.formatIsProbed = spec.format == .auto

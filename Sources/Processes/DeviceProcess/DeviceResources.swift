@@ -35,8 +35,11 @@ final class DeviceResources: HostResources {
       let overlay: Descriptor? = block.hasOverlay ? try take() : nil
       var backing: [(BackingFile, SharedDescriptor)] = []
       for file in block.backing { backing.append((file, SharedDescriptor(try take()))) }
-      blocks[spec.id] = try FileBlockBackend(
+      let backend = try FileBlockBackend(
         image: image, overlay: overlay, backing: backing, spec: spec, geometry: block.geometry, report: report)
+      blocks[spec.id] =
+        spec.limits == BlockRateLimits()
+        ? backend : try LimitedBlockBackend(backend, name: spec.id, limits: spec.limits)
     }
     var characters: [String: any CharacterBackend] = [:]
     for (spec, character) in zip(handoff.spec.characters, handoff.characters) {

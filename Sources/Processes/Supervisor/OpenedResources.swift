@@ -24,6 +24,8 @@ struct OpenedResources: ~Copyable {
   private(set) var blockSpecs: [BlockSpec] = []
   private(set) var characters: [Handoff.Character] = []
   private(set) var files: [String] = []
+  /// To be closed should the device process not come to it.
+  private(set) var images: UnclosedImages
   /// The write end of the serial port's input, where one is connected to standard input.
   private(set) var input: CInt?
   /// Lines for the user, such as a pseudoterminal's path.
@@ -32,6 +34,7 @@ struct OpenedResources: ~Copyable {
   private(set) var temporaryPaths: [String] = []
 
   init(_ spec: MachineSpec, registry: Registry) throws {
+    images = UnclosedImages(sandbox: spec.sandbox)
     for block in spec.blocks { try open(block) }
     for character in spec.characters { try open(character) }
     for (name, file) in try HVM.requiredFiles(spec, registry: registry).sorted(by: { $0.key < $1.key }) {
@@ -55,6 +58,7 @@ struct OpenedResources: ~Copyable {
     resolved.format = opened.format
     blockSpecs.append(resolved)
     let (geometry, backing) = (opened.geometry, opened.backing)
+    try images.add(resolved, geometry, opened.image)
     let numbers = try opened.takeDescriptors()
     descriptors.append(numbers.image)
     if let overlay = numbers.overlay { descriptors.append(overlay) }
