@@ -98,7 +98,9 @@ let package = Package(
     tests("KVMEngineTests", ["KVMEngine", "SoftEngine", "Engines", "LinuxSystem", "CKVM", "TestKit"]),
     tests(
       "ProcessesTests",
-      ["Processes", "Engines", "Sandbox", "DeviceKit", "MachineModel", "Backends", "LinuxSystem", "TestKit"]),
+      [
+        "Processes", "Engines", "Sandbox", "Buses", "DeviceKit", "MachineModel", "Backends", "LinuxSystem", "TestKit",
+      ]),
     tests("MachineTests", ["TestKit", "LinuxSystem", "vmrun"]),
     // What `make bench` runs.
     .executableTarget(

@@ -8,6 +8,9 @@ public protocol InterruptSink: AnyObject, Sendable {
   func pulse(_ input: Int)
   /// The level of a level-triggered input.
   func setLevel(_ input: Int, _ asserted: Bool)
+  /// A new source of message-signalled interrupts, which sends nothing before it is routed; nil when there is none left.
+  /// To be called while the board is built.
+  func messageInterrupt() -> MessageInterrupt?
 }
 
 /// One device's interrupt output. Setting the level that it already has does nothing.
@@ -47,7 +50,8 @@ public final class InterruptLine: Sendable {
   public var isAsserted: Bool { level.load(ordering: .acquiring) }
 }
 
-/// Joins device outputs to interrupt inputs: ISA lines, level lines, and PCI INTx through the PIRQ router.
+/// Joins device outputs to interrupt inputs: ISA lines, level lines, and PCI INTx through the PIRQ router; and hands out
+/// message-signalled interrupts.
 public final class InterruptFabric: Sendable {
   public static let inputCount = 24
 
@@ -74,6 +78,9 @@ public final class InterruptFabric: Sendable {
   /// PCI device `slot`'s INTA#–INTD# (`pin` 1–4), swizzled to PIRQ (slot + pin - 1) mod 4 less one,
   /// as the 440FX board wires it: slot 1 INTA# is PIRQA.
   public func intx(slot: Int, pin: Int) -> InterruptLine { InterruptLine(.pirq((slot + pin - 2) & 3), self) }
+
+  /// A source of message-signalled interrupts; nil when the machine has no more. To be called while the board is built.
+  public func message() -> MessageInterrupt? { sink.messageInterrupt() }
 
   /// Connects PIRQ 0–3 to an input, or to none. Asserted sources move along.
   public func route(pirq: Int, to input: Int?) {

@@ -90,6 +90,11 @@ public struct PCIConfiguration: Sendable {
   private var initial: [UInt8] = []
   /// BARs by register index 0–5; index 6 is the expansion ROM.
   public private(set) var bars = [BAR?](repeating: nil, count: 7)
+  /// The register that the next capability's number goes to.
+  private var lastCapability = PCIRegister.capabilities
+  private var nextCapability = 0x40
+  /// The register of MSI-X Message Control.
+  private var messageControl: Int?
 
   public init(_ identity: PCIIdentity) {
     set16(PCIRegister.vendorID, identity.vendor)
@@ -135,6 +140,38 @@ public struct PCIConfiguration: Sendable {
 
   private func barRegister(_ index: Int) -> Int {
     index == 6 ? PCIRegister.expansionROM : PCIRegister.bar0 + index * 4
+  }
+
+  /// Adds a capability (PCI 3.0 §6.7) of `body` behind its two-byte header, in the order that software will find them.
+  /// Returns the register where it starts, a multiple of 4.
+  public mutating func addCapability(_ id: UInt8, _ body: [UInt8]) -> Int {
+    let register = nextCapability
+    bytes[lastCapability] = UInt8(truncatingIfNeeded: register)
+    lastCapability = register + 1
+    bytes[register] = id
+    for (index, byte) in body.enumerated() { bytes[register + 2 + index] = byte }
+    nextCapability = (register + 2 + body.count + 3) & ~3
+    setStatus(.capabilitiesList, true)
+    return register
+  }
+
+  /// Adds the MSI-X capability of a table that BAR `bar` holds at its start, and that BAR (PCI 3.0 §6.8.2).
+  public mutating func addMSIX(_ table: MSIXTable, bar: Int) {
+    addBAR(bar, .memory32, size: table.size)
+    let size = UInt16(truncatingIfNeeded: table.vectors - 1)
+    let indicator = UInt8(truncatingIfNeeded: bar)
+    let pending = UInt32(truncatingIfNeeded: table.pendingOffset) | UInt32(indicator)
+    let register = addCapability(
+      MSIXTable.capabilityID,
+      [UInt8(truncatingIfNeeded: size), UInt8(truncatingIfNeeded: size >> 8), indicator, 0, 0, 0]
+        + (0..<4).map { UInt8(truncatingIfNeeded: pending >> UInt32($0 * 8)) })
+    allowWrite(register + 3, 0xC0)
+    messageControl = register + 2
+  }
+
+  /// Message Control of MSI-X; empty in a function that has none.
+  public var msixControl: MSIXTable.Control {
+    messageControl.map { MSIXTable.Control(rawValue: get16($0)).intersection([.enable, .functionMask]) } ?? []
   }
 
   /// Makes the function drive INTA#–INTD# (`pin` 1–4).

@@ -44,8 +44,7 @@ public final class Board: Sendable {
   public let events: any MachineEvents
   public let mapper: any MemoryMapper
   public let resources: any HostResources
-  /// nil: every write arrives on the bus.
-  public let doorbells: (any DoorbellRegistrar)?
+  public let workers: any DeviceWorkers
   /// Files and values that fw_cfg shows to firmware; complete when the last device was made.
   public let firmware = FirmwareFiles()
   /// Places where other devices plug in: IDE channels, by bus name.
@@ -62,7 +61,7 @@ public final class Board: Sendable {
   public init(
     memory: GuestMemory, ports: AddressSpace = .ports(), mmio: AddressSpace = .mmio(), interrupts: InterruptFabric,
     pci: PCIBus = PCIBus(), timers: TimerQueue, events: any MachineEvents, mapper: any MemoryMapper,
-    resources: any HostResources, doorbells: (any DoorbellRegistrar)? = nil, deviceMemory: UnsafeMutableRawBufferPointer
+    resources: any HostResources, workers: any DeviceWorkers, deviceMemory: UnsafeMutableRawBufferPointer
   ) {
     self.memory = memory
     self.ports = ports
@@ -74,7 +73,7 @@ public final class Board: Sendable {
     self.events = events
     self.mapper = mapper
     self.resources = resources
-    self.doorbells = doorbells
+    self.workers = workers
     self.deviceMemory = deviceMemory
   }
 

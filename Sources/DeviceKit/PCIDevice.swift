@@ -11,6 +11,7 @@ open class PCIDevice: Device, PCIFunction, @unchecked Sendable {
     var mappings: [Mapping] = []
     var interrupt: InterruptLine?
     var isRequestingInterrupt = false
+    var msix: MSIX?
   }
 
   struct Mapping {
@@ -18,6 +19,7 @@ open class PCIDevice: Device, PCIFunction, @unchecked Sendable {
     let space: AddressSpace
     let claim: AddressSpace.Claim
     let window: DeviceWindow?
+    let doorbells: [BARDoorbell]
     var base: UInt64?
   }
 
@@ -31,12 +33,35 @@ open class PCIDevice: Device, PCIFunction, @unchecked Sendable {
     super.init(id: id)
   }
 
-  /// Lets BAR `bar` decode in `space`. With a window the guest reaches that memory without leaving the
-  /// vCPU, and accesses arrive here only where the engine cannot map it.
-  public func map(bar: Int, in space: AddressSpace, window: DeviceWindow? = nil) throws(BusConflict) {
-    let claim = try space.claimMovable(self, region: bar)
-    pci.withLock { $0.mappings.append(Mapping(bar: bar, space: space, claim: claim, window: window)) }
+  /// A doorbell at an offset of a BAR.
+  public struct BARDoorbell: Sendable {
+    let offset: UInt64
+    let doorbell: Doorbell
+
+    public init(_ doorbell: Doorbell, at offset: UInt64) {
+      self.offset = offset
+      self.doorbell = doorbell
+    }
   }
+
+  /// Lets BAR `bar` decode in `space`. With a window the guest reaches that memory without leaving the
+  /// vCPU, and accesses arrive here only where the engine cannot map it. Doorbells move with the BAR.
+  public func map(
+    bar: Int, in space: AddressSpace, window: DeviceWindow? = nil, doorbells: [BARDoorbell] = []
+  ) throws(BusConflict) {
+    let claim = try space.claimMovable(self, region: bar)
+    add(Mapping(bar: bar, space: space, claim: claim, window: window, doorbells: doorbells))
+  }
+
+  /// Lets BAR `bar` decode the table of `msix`, whose capability the configuration space has. From now on the pin is
+  /// silent while MSI-X is enabled.
+  public func map(_ msix: MSIX, bar: Int, in space: AddressSpace) throws(BusConflict) {
+    let claim = try space.claimMovable(msix)
+    add(Mapping(bar: bar, space: space, claim: claim, window: nil, doorbells: []))
+    pci.withLock { $0.msix = msix }
+  }
+
+  private func add(_ mapping: Mapping) { pci.withLock { $0.mappings.append(mapping) } }
 
   /// Joins the function's interrupt pin to the line that the board made for it.
   public func connectInterrupt(_ line: InterruptLine) {
@@ -92,15 +117,19 @@ open class PCIDevice: Device, PCIFunction, @unchecked Sendable {
     pci.withLock { state in
       state.configuration.reset()
       state.isRequestingInterrupt = false
+      state.msix?.reset()
       Self.follow(&state)
     }
   }
 
   /// Brings everything that depends on the configuration space in line with it.
   private static func follow(_ state: inout State) {
+    let command = state.configuration.command
+    state.msix?.configure(state.configuration.msixControl, isBusMaster: command.contains(.busMaster))
     if let interrupt = state.interrupt {
-      state.configuration.setStatus(.interrupt, state.isRequestingInterrupt)
-      interrupt.set(state.isRequestingInterrupt && !state.configuration.command.contains(.interruptDisable))
+      let usesPin = state.isRequestingInterrupt && !state.configuration.msixControl.contains(.enable)
+      state.configuration.setStatus(.interrupt, usesPin)
+      interrupt.set(usesPin && !command.contains(.interruptDisable))
     }
     for index in state.mappings.indices {
       let mapping = state.mappings[index]
@@ -109,6 +138,14 @@ open class PCIDevice: Device, PCIFunction, @unchecked Sendable {
       state.mappings[index].base = base
       mapping.space.place(mapping.claim, at: base, state.configuration.bars[mapping.bar]?.size ?? 0)
       mapping.window?.place(at: base)
+      let isPort = state.configuration.bars[mapping.bar]?.kind == .io
+      for bell in mapping.doorbells {
+        bell.doorbell.place(
+          at: base.map { base in
+            let address = base &+ bell.offset
+            return isPort ? .port(UInt16(truncatingIfNeeded: address)) : .memory(address)
+          })
+      }
     }
   }
 }

@@ -24,6 +24,8 @@ public let catalog = Registry([
   TestDevice.model,
   // On the PCI bus.
   StandardVGA.model,
+  VirtioBlock.model,
+  VirtioEntropy.model,
   E1000Device.model,
   RTL8139Device.model,
 ])

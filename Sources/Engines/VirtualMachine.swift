@@ -30,6 +30,20 @@ public enum DoorbellAddress: Sendable, Hashable {
   case memory(UInt64)
 }
 
+/// What a message interrupt sends: a write of `data` to `address`, at which local APICs listen (0xFEE00000–0xFEEFFFFF).
+public struct MessageRoute: Sendable, Equatable {
+  /// Number of the message interrupt.
+  public let index: Int
+  public let address: UInt64
+  public let data: UInt32
+
+  public init(index: Int, address: UInt64, data: UInt32) {
+    self.index = index
+    self.address = address
+    self.data = data
+  }
+}
+
 /// One virtual processor. `run` and `reset` belong to the thread that drives it; `kick` to any thread.
 public protocol VCPU: AnyObject, Sendable {
   /// Runs guest code until something happens that the engine does not handle itself.
@@ -56,8 +70,15 @@ public protocol VirtualMachine: AnyObject, Sendable {
   /// `resample`, upon which a source that is still asserted triggers again.
   func connect(input: Int, trigger: borrowing EventDescriptor, resample: borrowing EventDescriptor)
     throws(EngineFailure)
-  /// A guest write to the address signals `event` and the vCPU goes on at once.
+  /// Each signal of `event` sends message interrupt `index` (0–1023), which sends nothing before it has a route.
+  func connect(message index: Int, event: borrowing EventDescriptor) throws(EngineFailure)
+  /// Sets what message interrupts send; in force when it returns. Any vCPU's thread.
+  func route(_ changes: [MessageRoute]) throws(EngineFailure)
+  /// A guest write to the address signals `event` and the vCPU goes on at once. Any vCPU's thread; it fails where there
+  /// is a doorbell already.
   func connect(doorbell: DoorbellAddress, event: borrowing EventDescriptor) throws(EngineFailure)
+  /// Takes away what `connect` connected to this event at the address.
+  func disconnect(doorbell: DoorbellAddress, event: borrowing EventDescriptor) throws(EngineFailure)
   /// A line for the log about the run, when it is over; nil: there is nothing to say.
   var summary: String? { get }
   /// Interrupt controllers and the 8254 go back to power-on. vCPUs are stopped.

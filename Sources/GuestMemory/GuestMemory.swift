@@ -37,9 +37,9 @@ public struct GuestMemory: Sendable {
   /// Bytes of RAM in all regions.
   public var totalSize: UInt64 { regions.reduce(0) { $0 + UInt64($1.count) } }
 
-  /// The host address of `count` bytes that lie in one region, or nil.
+  /// The host address of `count` bytes that lie in one region, or nil. It stays valid as long as the machine lives.
   @inlinable
-  func pointer(_ address: UInt64, _ count: Int) -> UnsafeMutableRawPointer? {
+  public func pointer(_ address: UInt64, _ count: Int) -> UnsafeMutableRawPointer? {
     for region in regions where address >= region.guestAddress {
       let offset = address - region.guestAddress
       // Both sides are below 2^63: count is an Int and region.count too.

@@ -1,6 +1,7 @@
 import CKVM
 import Engines
 import LinuxSystem
+import Synchronization
 
 /// A KVM virtual machine with in-kernel 8259 pair, I/O APIC, local APICs and 8254.
 public final class KVMMachine: VirtualMachine {
@@ -11,6 +12,8 @@ public final class KVMMachine: VirtualMachine {
   private let runSize: Int
   private let powerOn: InterruptControllerState
   private let fallback: EmulationFallback
+  /// What message interrupts send, by their number.
+  private let messages = Mutex<[Int: MessageRoute]>([:])
 
   /// Three pages below the largest firmware that Intel processors without unrestricted guests need (api.rst,
   /// KVM_SET_TSS_ADDR and KVM_SET_IDENTITY_MAP_ADDR); the board's memory map reserves them.
@@ -53,8 +56,8 @@ public final class KVMMachine: VirtualMachine {
   }
 
   /// Inputs 0–15 reach the 8259 pair and the I/O APIC pin of the same number, 16–23 the I/O APIC alone. IRQ 0
-  /// is on pin 2 (the MADT's override), where the cascade would be.
-  private static func routeInterrupts(_ vm: CInt) throws(EngineFailure) {
+  /// is on pin 2 (the MADT's override), where the cascade would be. Message interrupts follow.
+  private static func routeInterrupts(_ vm: CInt, _ messages: [Int: MessageRoute] = [:]) throws(EngineFailure) {
     var routes: [(gsi: UInt32, chip: UInt32, pin: UInt32)] = []
     for input: UInt32 in 0..<16 {
       routes.append((input, UInt32(input < 8 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE), input & 7))
@@ -62,18 +65,27 @@ public final class KVMMachine: VirtualMachine {
     for input: UInt32 in 0..<24 where input != 2 {
       routes.append((input, UInt32(KVM_IRQCHIP_IOAPIC), input == 0 ? 2 : input))
     }
-    let size = MemoryLayout<kvm_irq_routing>.size + routes.count * MemoryLayout<kvm_irq_routing_entry>.size
+    let count = routes.count + messages.count
+    let size = MemoryLayout<kvm_irq_routing>.size + count * MemoryLayout<kvm_irq_routing_entry>.stride
     let table = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 8)
     defer { table.deallocate() }
     // Safety: `size` covers the header and one entry for each route.
     let header = table.bindMemory(to: kvm_irq_routing.self, capacity: 1)
     header.initialize(to: kvm_irq_routing())
-    header.pointee.nr = UInt32(routes.count)
+    header.pointee.nr = UInt32(count)
     for (index, route) in routes.enumerated() {
       ckvm_set_routing_irqchip(ckvm_routing_entries(header) + index, route.gsi, route.chip, route.pin)
     }
+    for (index, message) in messages.values.enumerated() {
+      ckvm_set_routing_msi(
+        ckvm_routing_entries(header) + routes.count + index, gsi(message: message.index), message.address,
+        message.data)
+    }
     try check("KVM_SET_GSI_ROUTING", ckvm_set_gsi_routing(vm, header))
   }
+
+  /// The first number behind the inputs' is message interrupt 0.
+  private static func gsi(message index: Int) -> UInt32 { 24 + UInt32(truncatingIfNeeded: index) }
 
   private static func supportedCPUID(_ device: CInt) throws(EngineFailure) -> [kvm_cpuid_entry2] {
     let list = CPUIDList(capacity: GuestCPUID.capacity)
@@ -145,14 +157,40 @@ public final class KVMMachine: VirtualMachine {
     try Self.check("KVM_IRQFD", ckvm_irqfd(vm.raw, &request))
   }
 
+  public func connect(message index: Int, event: borrowing EventDescriptor) throws(EngineFailure) {
+    var request = kvm_irqfd()
+    request.fd = UInt32(event.descriptor.raw)
+    request.gsi = Self.gsi(message: index)
+    try Self.check("KVM_IRQFD", ckvm_irqfd(vm.raw, &request))
+  }
+
+  public func route(_ changes: [MessageRoute]) throws(EngineFailure) {
+    // The rethrow of a typed error out of the lock's closure needs a Result here.
+    try messages.withLock { messages in
+      for change in changes { messages[change.index] = change }
+      return Result { () throws(EngineFailure) in try Self.routeInterrupts(vm.raw, messages) }
+    }.get()
+  }
+
   public func connect(doorbell: DoorbellAddress, event: borrowing EventDescriptor) throws(EngineFailure) {
+    try assign(doorbell, event, flags: 0)
+  }
+
+  public func disconnect(doorbell: DoorbellAddress, event: borrowing EventDescriptor) throws(EngineFailure) {
+    try assign(doorbell, event, flags: 1 << UInt32(kvm_ioeventfd_flag_nr_deassign))
+  }
+
+  private func assign(
+    _ doorbell: DoorbellAddress, _ event: borrowing EventDescriptor, flags: UInt32
+  ) throws(EngineFailure) {
     // Length 0: accesses of any width (KVM_CAP_IOEVENTFD_ANY_LENGTH).
     var request = kvm_ioeventfd()
+    request.flags = flags
     request.fd = event.descriptor.raw
     switch doorbell {
     case .port(let port):
       request.addr = UInt64(port)
-      request.flags = 1 << UInt32(kvm_ioeventfd_flag_nr_pio)
+      request.flags |= 1 << UInt32(kvm_ioeventfd_flag_nr_pio)
     case .memory(let address):
       request.addr = address
     }

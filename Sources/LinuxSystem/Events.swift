@@ -10,6 +10,11 @@ public struct EventDescriptor: ~Copyable, Sendable {
       owning: try retrying("eventfd") { eventfd(0, CInt(EFD_CLOEXEC | EFD_NONBLOCK)) })
   }
 
+  /// One that a single reader waits for with `take`.
+  public init(blocking: ()) throws(SystemError) {
+    descriptor = Descriptor(owning: try retrying("eventfd") { eventfd(0, CInt(EFD_CLOEXEC)) })
+  }
+
   public init(owning descriptor: consuming Descriptor) { self.descriptor = descriptor }
 
   /// Adds one. A full counter already wakes the other side, so EAGAIN is success.
@@ -17,6 +22,9 @@ public struct EventDescriptor: ~Copyable, Sendable {
   public borrowing func signal() {
     _ = signalEvent(descriptor.raw)
   }
+
+  /// Waits until a blocking eventfd is signalled and sets its counter to zero.
+  public borrowing func take() { _ = drain() }
 
   /// Takes the counter's value and sets it to zero; 0 where nothing was signalled.
   public borrowing func drain() -> UInt64 {
@@ -31,6 +39,8 @@ public final class SharedEvent: Sendable {
   public let event: EventDescriptor
 
   public init() throws(SystemError) { event = try EventDescriptor() }
+
+  public init(blocking: ()) throws(SystemError) { event = try EventDescriptor(blocking: ()) }
 
   public init(owning raw: CInt) { event = EventDescriptor(owning: Descriptor(owning: raw)) }
 

@@ -64,8 +64,10 @@ enum ChannelMessage: UInt8, Sendable {
   case legacyReplacementEvent
   // For the launcher to connect to the engine: a byte with the interrupt input and an eventfd, ...
   case connectEdge
-  // ... or a trigger and a resample eventfd; or a doorbell's port, low byte first, and its eventfd.
+  // ... or a trigger and a resample eventfd; or the number of a message interrupt or a doorbell in the connection table,
+  // low byte first, and its eventfd.
   case connectLevel
+  case connectMessage
   case connectDoorbell
 
   /// Whether vCPUs wait until the launcher has acted on it.
@@ -73,7 +75,7 @@ enum ChannelMessage: UInt8, Sendable {
     switch self {
     case .powerOffEvent, .resetEvent, .exitEvent, .panickedEvent, .legacyReplacementEvent: true
     case .configure, .reset, .finish, .closeImages, .ready, .failed, .resetDone, .finishing, .finished, .connectEdge,
-      .connectLevel, .connectDoorbell:
+      .connectLevel, .connectMessage, .connectDoorbell:
       false
     }
   }

@@ -7,10 +7,22 @@ final class Doorbells: Sendable {
   private let events = Mutex<[DoorbellAddress: SharedEvent]>([:])
   private let isEmpty = Atomic<Bool>(true)
 
-  func connect(_ address: DoorbellAddress, _ event: borrowing EventDescriptor) throws(SystemError) {
+  /// False: there is one at the address already.
+  func connect(_ address: DoorbellAddress, _ event: borrowing EventDescriptor) throws(SystemError) -> Bool {
     let event = try SharedEvent(sharing: event)
-    events.withLock { $0[address] = event }
-    isEmpty.store(false, ordering: .releasing)
+    return events.withLock { events in
+      guard events[address] == nil else { return false }
+      events[address] = event
+      isEmpty.store(false, ordering: .releasing)
+      return true
+    }
+  }
+
+  func disconnect(_ address: DoorbellAddress) {
+    events.withLock { events in
+      events[address] = nil
+      isEmpty.store(events.isEmpty, ordering: .releasing)
+    }
   }
 
   /// False: there is no doorbell at the address.

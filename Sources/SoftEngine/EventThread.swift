@@ -5,14 +5,20 @@ import Synchronization
 /// The thread beside the vCPUs: carries interrupts from eventfds to the interrupt controllers and fires their timers.
 final class EventThread: Sendable {
   private struct Source: Sendable {
-    let input: Int
+    enum Kind: Sendable {
+      case edge(Int)
+      /// Level-triggered, and what to signal when the guest ends the interrupt.
+      case level(Int, resample: SharedEvent)
+      case message(Int)
+    }
+    let kind: Kind
     let event: SharedEvent
-    /// Level-triggered: what to signal when the guest ends the interrupt.
-    let resample: SharedEvent?
   }
 
   private struct Shared: Sendable {
     var sources: [Source] = []
+    /// What message interrupts send, by their number.
+    var routes: [Int: MessageRoute] = [:]
     var isStopped = false
   }
 
@@ -25,15 +31,25 @@ final class EventThread: Sendable {
 
   /// Each signal of `event` is an edge on the input. The thread keeps a descriptor of its own.
   func connect(_ input: Int, edge event: borrowing EventDescriptor) throws(SystemError) {
-    connect(Source(input: input, event: try SharedEvent(sharing: event), resample: nil))
+    connect(Source(kind: .edge(input), event: try SharedEvent(sharing: event)))
   }
 
   /// Each signal of `trigger` raises the input.
   func connect(_ input: Int, trigger: borrowing EventDescriptor, resample: borrowing EventDescriptor)
     throws(SystemError)
   {
-    connect(
-      Source(input: input, event: try SharedEvent(sharing: trigger), resample: try SharedEvent(sharing: resample)))
+    let kind = Source.Kind.level(input, resample: try SharedEvent(sharing: resample))
+    connect(Source(kind: kind, event: try SharedEvent(sharing: trigger)))
+  }
+
+  /// Each signal of `event` sends a message interrupt.
+  func connect(message index: Int, _ event: borrowing EventDescriptor) throws(SystemError) {
+    connect(Source(kind: .message(index), event: try SharedEvent(sharing: event)))
+  }
+
+  /// Sets what message interrupts send.
+  func route(_ changes: [MessageRoute]) {
+    shared.withLock { shared in for change in changes { shared.routes[change.index] = change } }
   }
 
   private func connect(_ source: Source) {
@@ -44,7 +60,9 @@ final class EventThread: Sendable {
   /// The guest ended an interrupt of a level-triggered input.
   func endOfInterrupt(_ input: Int) {
     shared.withLock { shared in
-      for source in shared.sources where source.input == input { source.resample?.event.signal() }
+      for source in shared.sources {
+        if case .level(input, let resample) = source.kind { resample.event.signal() }
+      }
     }
   }
 
@@ -87,7 +105,13 @@ final class EventThread: Sendable {
         }
         for (index, source) in sources.enumerated() where !entries[index + 1].ready.isEmpty {
           guard source.event.event.drain() > 0 else { continue }
-          if source.resample == nil { controllers.pulse(source.input) } else { controllers.trigger(source.input) }
+          switch source.kind {
+          case .edge(let input): controllers.pulse(input)
+          case .level(let input, _): controllers.trigger(input)
+          case .message(let index):
+            guard let route = shared.withLock({ $0.routes[index] }) else { continue }
+            controllers.sendMSI(address: route.address, data: route.data)
+          }
         }
       }
     }

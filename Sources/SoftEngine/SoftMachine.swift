@@ -115,10 +115,24 @@ public final class SoftMachine: VirtualMachine {
   }
 
   public func connect(doorbell: DoorbellAddress, event: borrowing EventDescriptor) throws(EngineFailure) {
+    let isConnected: Bool
     do throws(SystemError) {
-      try doorbells.connect(doorbell, event)
+      isConnected = try doorbells.connect(doorbell, event)
+    } catch { throw EngineFailure(reason: "\(error)") }
+    guard isConnected else { throw EngineFailure(reason: "there is a doorbell at \(doorbell) already") }
+  }
+
+  public func disconnect(doorbell: DoorbellAddress, event: borrowing EventDescriptor) throws(EngineFailure) {
+    doorbells.disconnect(doorbell)
+  }
+
+  public func connect(message index: Int, event: borrowing EventDescriptor) throws(EngineFailure) {
+    do throws(SystemError) {
+      try events.connect(message: index, event)
     } catch { throw EngineFailure(reason: "\(error)") }
   }
+
+  public func route(_ changes: [MessageRoute]) throws(EngineFailure) { events.route(changes) }
 
   public var summary: String? { nil }
 

@@ -23,6 +23,21 @@ public final class RecordingInterrupts: InterruptSink {
     /// Edges per input since the last `take`.
     public var pulses = [Int](repeating: 0, count: InterruptFabric.inputCount)
     public var levels = [Bool](repeating: false, count: InterruptFabric.inputCount)
+    /// Messages that were sent since the last `take`; nil where the source had no route.
+    public var messages: [MSIMessage?] = []
+  }
+
+  /// A source that sends into the record.
+  private final class Message: MessageInterrupt, @unchecked Sendable {
+    private let route = Mutex<MSIMessage?>(nil)
+    private unowned let owner: RecordingInterrupts
+
+    init(_ owner: RecordingInterrupts) { self.owner = owner }
+    override func route(_ message: MSIMessage) { route.withLock { $0 = message } }
+    override func signal() {
+      let message = route.withLock { $0 }
+      owner.record.withLock { $0.messages.append(message) }
+    }
   }
 
   private let record = Mutex(Record())
@@ -30,6 +45,16 @@ public final class RecordingInterrupts: InterruptSink {
   public init() {}
   public func pulse(_ input: Int) { record.withLock { $0.pulses[input] += 1 } }
   public func setLevel(_ input: Int, _ asserted: Bool) { record.withLock { $0.levels[input] = asserted } }
+
+  public func messageInterrupt() -> MessageInterrupt? { Message(self) }
+
+  /// Messages since the last call, in order.
+  public func takeMessages() -> [MSIMessage?] {
+    record.withLock { record in
+      defer { record.messages = [] }
+      return record.messages
+    }
+  }
 
   /// Edges on an input since the last call.
   public func takePulses(_ input: Int) -> Int {
@@ -69,6 +94,69 @@ public final class RecordingMapper: MemoryMapper {
   public var mappings: [MemoryMapping] { slots.withLock { $0.compactMap { $0 } } }
 }
 
+/// Workers that run on the thread that wakes them, and the places of their doorbells.
+public final class InlineWorkers: DeviceWorkers {
+  private final class Worker: DeviceWorker, @unchecked Sendable {
+    private let work: @Sendable (_ mayPoll: Bool) -> WorkerState
+    private let places: Places
+    /// Wakes that are not yet answered; the first runs the work for all.
+    private let waiting = Atomic<Int>(0)
+
+    init(_ places: Places, _ work: @escaping @Sendable (_ mayPoll: Bool) -> WorkerState) {
+      self.places = places
+      self.work = work
+    }
+
+    override func wake() {
+      guard waiting.add(1, ordering: .sequentiallyConsistent).oldValue == 0 else { return }
+      var seen = 1
+      while true {
+        while work(false) != .idle {}
+        let left = waiting.subtract(seen, ordering: .sequentiallyConsistent).newValue
+        if left == 0 { return }
+        seen = left
+      }
+    }
+
+    override func doorbell() -> Doorbell { Bell(self, places) }
+  }
+
+  private final class Bell: Doorbell, @unchecked Sendable {
+    private let worker: Worker
+    private let places: Places
+    init(_ worker: Worker, _ places: Places) { (self.worker, self.places) = (worker, places) }
+
+    override func place(at place: DoorbellPlace?) {
+      places.bells.withLock { bells in
+        bells = bells.filter { $0.value.bell !== self }
+        if let place { bells[place] = (self, worker) }
+      }
+    }
+  }
+
+  private final class Places: Sendable {
+    let bells = Mutex<[DoorbellPlace: (bell: Bell, worker: Worker)]>([:])
+  }
+
+  private let places = Places()
+  public init() {}
+
+  public func worker(_ name: String, _ work: @escaping @Sendable (_ mayPoll: Bool) -> WorkerState) -> DeviceWorker {
+    Worker(places, work)
+  }
+
+  /// Where doorbells are now.
+  public var doorbells: Set<DoorbellPlace> { places.bells.withLock { Set($0.keys) } }
+
+  /// A guest write that the engine turns into a signal; false where there is no doorbell.
+  @discardableResult
+  public func ring(_ place: DoorbellPlace) -> Bool {
+    guard let worker = places.bells.withLock({ $0[place]?.worker }) else { return false }
+    worker.wake()
+    return true
+  }
+}
+
 /// Backends that a test hands to its devices.
 public final class FakeResources: HostResources {
   private let blocks: [String: any BlockBackend]
@@ -100,6 +188,7 @@ public final class FakeBoard: @unchecked Sendable {
   public let interrupts = RecordingInterrupts()
   public let events = RecordingEvents()
   public let mapper = RecordingMapper()
+  public let workers = InlineWorkers()
   private let ram: UnsafeMutableRawBufferPointer
   private let deviceMemory: UnsafeMutableRawBufferPointer
 
@@ -113,7 +202,7 @@ public final class FakeBoard: @unchecked Sendable {
     let region = RAMRegion(guestAddress: 0, count: ramSize, fileOffset: 0, host: ram.baseAddress!)
     board = Board(
       memory: GuestMemory([region]), interrupts: InterruptFabric(sink: interrupts), timers: TimerQueue(clock: clock),
-      events: events, mapper: mapper, resources: resources, deviceMemory: deviceMemory)
+      events: events, mapper: mapper, resources: resources, workers: workers, deviceMemory: deviceMemory)
   }
 
   deinit {

@@ -208,6 +208,58 @@ struct KVMMachineTests {
     #expect(bell.event.drain() == 2)
   }
 
+  @Test func aDoorbellThatHasMovedTakesNoWritesAtItsOldPlace() throws {
+    let tiny = try TinyMachine(Self.out(0xE8, 1) + Self.out(0xE9, 1) + Self.spin)
+    let bell = try SharedEvent()
+    try tiny.machine.connect(doorbell: .port(0xE8), event: bell.event)
+    #expect(throws: EngineFailure.self) { try tiny.machine.connect(doorbell: .port(0xE8), event: bell.event) }
+    try tiny.machine.disconnect(doorbell: .port(0xE8), event: bell.event)
+    try tiny.machine.connect(doorbell: .memory(0xFE00_0000), event: bell.event)
+    try tiny.machine.connect(doorbell: .port(0xE9), event: bell.event)
+    let seen = try onVCPUThread(tiny) { tiny in
+      let first = tiny.run()
+      let kicker = try? HostThread("kicker") {
+        bell.event.wait(milliseconds: 10_000)
+        bell.event.signal()
+        tiny.cpu.kick()
+      }
+      defer { kicker?.join() }
+      return [first, tiny.run()]
+    }
+    #expect(seen == [.output(port: 0xE8, width: 1, [1]), .interrupted])
+    #expect(bell.event.drain() == 1)
+  }
+
+  @Test func aMessageInterruptSendsWhatItIsRoutedToNow() throws {
+    // mov ecx, 1Bh; rdmsr; or eax, C00h; wrmsr: x2APIC; mov ecx, 80Fh; mov eax, 1FFh; xor edx, edx; wrmsr: enabled.
+    let enable: [UInt8] = [
+      0x66, 0xB9, 0x1B, 0, 0, 0, 0x0F, 0x32, 0x66, 0x0D, 0x00, 0x0C, 0, 0, 0x0F, 0x30,
+      0x66, 0xB9, 0x0F, 0x08, 0, 0, 0x66, 0xB8, 0xFF, 0x01, 0, 0, 0x66, 0x31, 0xD2, 0x0F, 0x30,
+    ]
+    let tiny = try TinyMachine(enable + Self.waitForInterrupts)
+    // mov ecx, 80Bh; xor eax, eax; xor edx, edx; wrmsr: the end of the interrupt.
+    let end: [UInt8] = [0x66, 0xB9, 0x0B, 0x08, 0, 0, 0x66, 0x31, 0xC0, 0x66, 0x31, 0xD2, 0x0F, 0x30]
+    tiny.put(0x1800, Self.out(0xE0, 0x77) + end + [0xCF])
+    tiny.vector(0x41, 0x1800)
+    let event = try SharedEvent()
+    try tiny.machine.connect(message: 3, event: event.event)
+    let seen = try onVCPUThread(tiny) { tiny in
+      var seen = [tiny.run()]
+      // To nobody, then to this processor.
+      for address: UInt64 in [0xFEE0_5000, 0xFEE0_0000] {
+        guard (try? tiny.machine.route([MessageRoute(index: 3, address: address, data: 0x41)])) != nil else { break }
+        event.event.signal()
+      }
+      for _ in 0..<2 {
+        seen.append(tiny.run())
+        event.event.signal()
+      }
+      return seen
+    }
+    let interrupt = Seen.output(port: 0xE0, width: 1, [0x77])
+    #expect(seen == [.output(port: 0xE1, width: 1, [1]), interrupt, interrupt])
+  }
+
   @Test func aStoreToReadOnlyMemoryArrivesAndALoadDoesNot() throws {
     let program: [UInt8] = [
       0xB8, 0x00, 0x20, 0x8E, 0xD8,  // mov ax, 2000h; mov ds, ax

@@ -42,6 +42,9 @@ private final class RecordingMachine: VirtualMachine {
     input: Int, trigger: borrowing EventDescriptor, resample: borrowing EventDescriptor
   ) throws(EngineFailure) {}
   func connect(doorbell: DoorbellAddress, event: borrowing EventDescriptor) throws(EngineFailure) {}
+  func disconnect(doorbell: DoorbellAddress, event: borrowing EventDescriptor) throws(EngineFailure) {}
+  func connect(message index: Int, event: borrowing EventDescriptor) throws(EngineFailure) {}
+  func route(_ changes: [MessageRoute]) throws(EngineFailure) {}
   func resetInterruptControllers() throws(EngineFailure) {}
   func setLegacyReplacement(_ enabled: Bool) {}
 

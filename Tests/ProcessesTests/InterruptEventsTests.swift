@@ -1,3 +1,4 @@
+import Buses
 import LinuxSystem
 import Sandbox
 import Testing
@@ -7,11 +8,14 @@ import Testing
 @Suite struct InterruptEventsTests {
   private let launcher: Channel
   private let events: InterruptEvents
+  private let page: MachinePage
 
   init() throws {
     let (near, far) = try DatagramSocket.pair()
     launcher = Channel(owning: Descriptor(owning: near))
-    events = try InterruptEvents(channel: Channel(owning: Descriptor(owning: far)))
+    let memory = try Descriptor.memory(named: "page", size: UInt64(MachinePage.size(vcpus: 1)), isSealed: true)
+    page = try MachinePage(memory, vcpus: 1, initialize: true)
+    events = try InterruptEvents(channel: Channel(owning: Descriptor(owning: far)), page: page)
   }
 
   /// What the launcher is asked to connect next.
@@ -56,5 +60,23 @@ import Testing
     resample.event.signal()
     events.resample()
     #expect(trigger.event.drain() == 0)
+  }
+
+  @Test func aMessageThatComesBeforeItsRouteIsInForceWaitsForTheLauncher() throws {
+    let message = try #require(events.messageInterrupt())
+    let request = try #require(try asked())
+    #expect(request.message == .connectMessage && request.payload == [0, 0])
+    let event = try #require(request.events.first)
+    message.route(MSIMessage(address: 0xFEE0_0000, data: 0x41))
+    #expect(page.attention == 1)
+    message.signal()
+    message.signal()
+    #expect(event.event.drain() == 0)
+    let (sequence, route) = try #require(page.connections.route(message: 0))
+    #expect(route == SharedRoute(address: 0xFEE0_0000, data: 0x41))
+    #expect(page.connections.applied(message: 0, sequence: sequence), "the launcher signals it")
+    #expect(!page.connections.applied(message: 0, sequence: sequence), "once")
+    message.signal()
+    #expect(event.event.drain() == 1)
   }
 }

@@ -104,6 +104,36 @@ struct SoftMachineTests {
     #expect(memory.drain() == 1)
   }
 
+  @Test func doorbellThatHasMovedTakesNoWritesAtItsOldPlace() throws {
+    let tiny = try Tiny([0xE6, 0xE8, 0xE6, 0xE9, 0xE6, 0xE1])
+    let bell = try EventDescriptor()
+    try tiny.machine.connect(doorbell: .port(0xE8), event: bell)
+    #expect(throws: EngineFailure.self) { try tiny.machine.connect(doorbell: .port(0xE8), event: bell) }
+    try tiny.machine.disconnect(doorbell: .port(0xE8), event: bell)
+    try tiny.machine.connect(doorbell: .port(0xE9), event: bell)
+    #expect(tiny.nextPort() == 0xE8)
+    #expect(tiny.nextPort() == 0xE1)
+    #expect(bell.drain() == 1)
+  }
+
+  @Test func messageInterruptSendsWhatItIsRoutedToNow() throws {
+    // IRET is all that the handler of vector 2 (NMI) needs besides its OUT.
+    let tiny = try Tiny(
+      [0xC7, 0x06, 0x08, 0x00, 0x00, 0x11, 0xC7, 0x06, 0x0A, 0x00, 0x00, 0x00, 0xE6, 0xE1, 0xF4, 0xEB, 0xFD],
+      handler: [0xE6, 0xE0, 0xCF])
+    let event = try EventDescriptor()
+    try tiny.machine.connect(message: 3, event: event)
+    #expect(tiny.nextPort() == 0xE1)
+    event.signal()
+    try tiny.machine.route([MessageRoute(index: 3, address: 0xFEE0_5000, data: 0x400)])
+    event.signal()
+    try tiny.machine.route([MessageRoute(index: 3, address: 0xFEE0_0000, data: 0x400)])
+    for _ in 0..<3 {
+      event.signal()
+      #expect(tiny.nextPort() == 0xE0)
+    }
+  }
+
   @Test func kickWakesASleeperAndOneBeforeTheRunIsNotLost() throws {
     let tiny = try Tiny([0xFA, 0xF4])
     tiny.cpu.kick()

@@ -134,4 +134,14 @@ static inline void ckvm_set_routing_irqchip(struct kvm_irq_routing_entry *entry,
   entry->u.irqchip.pin = pin;
 }
 
+static inline void ckvm_set_routing_msi(struct kvm_irq_routing_entry *entry, uint32_t gsi, uint64_t address,
+                                        uint32_t data) {
+  memset(entry, 0, sizeof *entry);
+  entry->gsi = gsi;
+  entry->type = KVM_IRQ_ROUTING_MSI;
+  entry->u.msi.address_lo = (uint32_t)address;
+  entry->u.msi.address_hi = (uint32_t)(address >> 32);
+  entry->u.msi.data = data;
+}
+
 #endif

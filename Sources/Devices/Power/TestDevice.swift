@@ -27,6 +27,7 @@ public final class TestDevice: Device, @unchecked Sendable {
   private let edges: [InterruptLine]
   private let levels: [InterruptLine]
   private let clock: any MachineClock
+  private let worker = Mutex<DeviceWorker?>(nil)
 
   init(id: String, base: UInt64, board: Board) throws(DeviceError) {
     edges = Self.pulseInputs.map { board.interrupts.edge($0) }
@@ -34,7 +35,12 @@ public final class TestDevice: Device, @unchecked Sendable {
     clock = board.clock
     super.init(id: id)
     try board.claim(ports: base, 16, for: self)
-    board.doorbells?.connect(port: UInt16(truncatingIfNeeded: base + 0xC)) { [unowned self] in ring() }
+    let worker = try board.workers.worker(id) { [unowned self] _ in
+      ring()
+      return .idle
+    }
+    worker.doorbell().place(at: .port(UInt16(truncatingIfNeeded: base + 0xC)))
+    self.worker.withLock { $0 = worker }
   }
 
   public override func reset() {

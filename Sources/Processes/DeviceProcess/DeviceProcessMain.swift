@@ -49,7 +49,6 @@ private final class DeviceMachine: Sendable {
   private let memory: Mapping
   private let deviceMemory: Mapping
   private let timers: TimerThread
-  private let doorbells: [DoorbellEvents.Doorbell]
 
   /// How long the host may take to accept what serial ports still hold at the end.
   private static let outputGrace: UInt64 = 1_000_000_000
@@ -82,7 +81,7 @@ private final class DeviceMachine: Sendable {
       try SystemCallFilter(try BuiltInPolicy.device.policy()).install(on: .process)
     }
 
-    interrupts = try InterruptEvents(channel: channel)
+    interrupts = try InterruptEvents(channel: channel, page: page)
     resources = try DeviceResources(handoff, descriptors[fixed...])
     let timers = TimerThread()
     let queue = TimerQueue(clock: HostClock()) { timers.wake() }
@@ -95,27 +94,23 @@ private final class DeviceMachine: Sendable {
     }
     self.channel = channel
     events = ChannelEvents(socket: channel.raw, page: page)
-    let bells = DoorbellEvents()
+    let workers = WorkerThreads(channel: channel, page: page)
     let board = Board(
       memory: GuestMemory(regions), interrupts: InterruptFabric(sink: interrupts), timers: queue,
       events: events, mapper: SharedMemoryMapper(page),
-      resources: resources, doorbells: bells, deviceMemory: deviceMemory.bytes)
+      resources: resources, workers: workers, deviceMemory: deviceMemory.bytes)
     ports = board.ports
     mmio = board.mmio
     devices = try HVM.assemble(handoff.spec, registry: catalog, on: board)
-    doorbells = bells.doorbells
     resources.closeFiles()
     try timers.run(queue)
+    try workers.start()
     for (index, mailbox) in page.mailboxes.enumerated() {
       let server = MailboxServer(mailbox, spin: handoff.spin)
       _ = try HostThread("bus\(index)") { [ports, mmio] in
         server.serve { request in Self.perform(request, ports: ports, mmio: mmio) }
         endProcessNow(125)
       }
-    }
-    for doorbell in doorbells {
-      let port = [UInt8(truncatingIfNeeded: doorbell.port), UInt8(truncatingIfNeeded: doorbell.port >> 8)]
-      try self.channel.send(.connectDoorbell, port, descriptors: [doorbell.event.raw])
     }
     try self.channel.send(.ready, Array(missing.joined(separator: "\n").utf8))
   }
@@ -163,15 +158,10 @@ private final class DeviceMachine: Sendable {
 
   /// Answers the launcher and the guest's ends of interrupt until the launcher is gone.
   func serve() {
-    let descriptors = [channel.raw, interrupts.resampled.raw] + doorbells.map(\.event.raw)
-    var entries = descriptors.map { PollEntry($0, .readable) }
+    var entries = [channel.raw, interrupts.resampled.raw].map { PollEntry($0, .readable) }
     while true {
       waitForDescriptors(&entries)
       if !entries[1].ready.isEmpty { interrupts.resample() }
-      for (index, doorbell) in doorbells.enumerated() where !entries[2 + index].ready.isEmpty {
-        _ = doorbell.event.event.drain()
-        doorbell.ring()
-      }
       guard !entries[0].ready.isEmpty else { continue }
       guard let (message, _, _) = channel.receive() else {
         // The launcher was killed; where it ended by itself it has said so before.

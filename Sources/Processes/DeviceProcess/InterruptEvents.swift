@@ -1,5 +1,6 @@
 import Buses
 import LinuxSystem
+import Sandbox
 import Synchronization
 
 /// Interrupt inputs as eventfds: the engine listens at the other end of each. One is made and given to the launcher when
@@ -13,6 +14,8 @@ final class InterruptEvents: InterruptSink {
   let resampled: SharedEvent
   private let inputs: [Input]
   private let channel: Channel
+  private let page: MachinePage
+  private let messages = Mutex(0)
 
   private final class Input: Sendable {
     let edge = Mutex<SharedEvent?>(nil)
@@ -20,8 +23,29 @@ final class InterruptEvents: InterruptSink {
     let level = Atomic<Bool>(false)
   }
 
-  init(channel: Channel) throws(SystemError) {
+  /// A vector of MSI-X: an eventfd whose route stands in the connection table.
+  private final class Message: MessageInterrupt, @unchecked Sendable {
+    private let index: Int
+    private let event: SharedEvent
+    private let page: MachinePage
+
+    init(_ index: Int, _ event: SharedEvent, _ page: MachinePage) {
+      self.index = index
+      self.event = event
+      self.page = page
+    }
+
+    override func route(_ message: MSIMessage) {
+      page.connections.route(message: index, to: SharedRoute(address: message.address, data: message.data))
+      page.raiseAttention()
+    }
+
+    override func signal() { if page.connections.admits(message: index) { event.event.signal() } }
+  }
+
+  init(channel: Channel, page: MachinePage) throws(SystemError) {
     self.channel = channel
+    self.page = page
     resampled = try SharedEvent()
     inputs = (0..<InterruptFabric.inputCount).map { _ in Input() }
   }
@@ -51,6 +75,16 @@ final class InterruptEvents: InterruptSink {
     }
   }
 
+  func messageInterrupt() -> MessageInterrupt? {
+    messages.withLock { count in
+      guard count < ConnectionTable.messageCount, let event = try? SharedEvent(),
+        (try? channel.send(.connectMessage, count.twoBytes, descriptors: [event.raw])) != nil
+      else { return nil }
+      count += 1
+      return Message(count - 1, event, page)
+    }
+  }
+
   /// A new eventfd that the launcher connects to the input; what is signalled until then is not lost.
   private func connect(_ message: ChannelMessage, _ input: Int, _ further: CInt...) -> SharedEvent? {
     guard let event = try? SharedEvent() else { return nil }
@@ -58,4 +92,9 @@ final class InterruptEvents: InterruptSink {
     try? channel.send(message, [UInt8(truncatingIfNeeded: input)], descriptors: [event.raw] + further)
     return event
   }
+}
+
+extension Int {
+  /// The low 16 bits as a message carries them.
+  var twoBytes: [UInt8] { [UInt8(truncatingIfNeeded: self), UInt8(truncatingIfNeeded: self >> 8)] }
 }

@@ -12,6 +12,7 @@ final class RunningMachine<Machine: VirtualMachine>: Sendable {
   private let machine: Machine
   private let memory: MachineMemory
   private let map: GuestMap<Machine>
+  private let connections: Connections<Machine>
   private let gate: VCPUGate
   private let threads: [VCPUThread<Machine>]
   /// What vCPU threads may ask of the kernel; nil without a sandbox.
@@ -30,13 +31,14 @@ final class RunningMachine<Machine: VirtualMachine>: Sendable {
       machine, page: memory.page,
       sources: .init(ram: memory.ram.bytes, firmware: memory.firmware.bytes, device: memory.device.bytes))
     for (slot, mapping) in memory.fixedMappings.enumerated() { try map.add(fixed: slot, mapping) }
+    connections = Connections(machine, table: memory.page.connections)
     let spin = spinCycles(vcpus: spec.cpus)
     var threads: [VCPUThread<Machine>] = []
     for index in 0..<spec.cpus {
       threads.append(
         VCPUThread(
           index, try machine.makeVCPU(index), mailbox: MailboxClient(memory.page.mailboxes[index], spin: spin),
-          page: memory.page, map: map, gate: gate, handled: handled, reports: reports))
+          page: memory.page, map: map, connections: connections, gate: gate, handled: handled, reports: reports))
     }
     self.threads = threads
     // Made here and not at the start, which waits for the device process.
@@ -52,8 +54,10 @@ final class RunningMachine<Machine: VirtualMachine>: Sendable {
       try machine.connect(input: Int(payload[0]), edge: events[0].event)
     case (.connectLevel, 1, 2) where payload[0] < InterruptFabric.inputCount:
       try machine.connect(input: Int(payload[0]), trigger: events[0].event, resample: events[1].event)
+    case (.connectMessage, 2, 1):
+      return try connections.add(message: Int(payload[0]) | Int(payload[1]) << 8, events[0])
     case (.connectDoorbell, 2, 1):
-      try machine.connect(doorbell: .port(UInt16(payload[0]) | UInt16(payload[1]) << 8), event: events[0].event)
+      return connections.add(doorbell: Int(payload[0]) | Int(payload[1]) << 8, events[0])
     default: return false
     }
     return true
@@ -62,6 +66,7 @@ final class RunningMachine<Machine: VirtualMachine>: Sendable {
   /// Starts the guest.
   func start() throws {
     map.update()
+    try connections.update()
     if filter != nil { try Violation.report(to: violations.word, notify: violations.event.raw) }
     try machine.start { [self] in confine("the engine") }
     for (index, thread) in threads.enumerated() { try thread.start { [self] in confine("vCPU \(index)") } }
@@ -92,6 +97,7 @@ final class RunningMachine<Machine: VirtualMachine>: Sendable {
   /// Puts vCPUs and interrupt controllers into their power-on state and starts them; devices have been reset.
   func restart() throws -> Bool {
     map.update()
+    try connections.update()
     gate.issue(.reset, kick: kick)
     guard gate.awaitAll(nanoseconds: Self.patience) else { return false }
     try machine.resetInterruptControllers()

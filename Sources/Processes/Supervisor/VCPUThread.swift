@@ -76,19 +76,21 @@ final class VCPUThread<Machine: VirtualMachine>: Sendable {
   private let mailbox: MailboxClient
   private let page: MachinePage
   private let map: GuestMap<Machine>
+  private let connections: Connections<Machine>
   private let gate: VCPUGate
   private let handled: HandledEvents
   private let reports: VCPUReports
 
   init(
-    _ index: Int, _ cpu: Machine.CPU, mailbox: MailboxClient, page: MachinePage, map: GuestMap<Machine>, gate: VCPUGate,
-    handled: HandledEvents, reports: VCPUReports
+    _ index: Int, _ cpu: Machine.CPU, mailbox: MailboxClient, page: MachinePage, map: GuestMap<Machine>,
+    connections: Connections<Machine>, gate: VCPUGate, handled: HandledEvents, reports: VCPUReports
   ) {
     self.index = index
     self.cpu = cpu
     self.mailbox = mailbox
     self.page = page
     self.map = map
+    self.connections = connections
     self.gate = gate
     self.handled = handled
     self.reports = reports
@@ -155,9 +157,14 @@ final class VCPUThread<Machine: VirtualMachine>: Sendable {
     }
   }
 
-  /// The map may have changed, and events must have been acted on before the guest goes on.
+  /// The map or connections may have changed, and events must have been acted on before the guest goes on.
   private func attend(_ gateWord: UInt32) {
     map.update()
+    do throws(EngineFailure) {
+      try connections.update()
+    } catch {
+      reports.post(.failure(error))
+    }
     let posted = page.postedEvents
     while gate.word == gateWord {
       let count = handled.count

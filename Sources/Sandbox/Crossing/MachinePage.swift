@@ -25,7 +25,8 @@ public struct SharedMapping: Sendable, Equatable {
   }
 }
 
-/// The shared memory between the launcher and the device process: one page of machine state, then the mailboxes.
+/// The shared memory between the launcher and the device process: one page of machine state, the connections of
+/// interrupts and doorbells, then the mailboxes.
 ///
 /// The memory map's slots are written by the device process under a sequence number each (odd while it writes)
 /// and read by vCPU threads. `attention` counts what a vCPU must look at before it runs on: map changes and posted events.
@@ -52,11 +53,13 @@ public final class MachinePage: @unchecked Sendable {
   }
 
   private static let slotsOffset = 64
-  private static let mailboxOffset = 4096
+  private static let connectionsOffset = 4096
+  private static let mailboxOffset = connectionsOffset + ConnectionTable.size
   private let mapping: Mapping
   private let header: UnsafeMutablePointer<Header>
   private let slots: UnsafeMutablePointer<Slot>
   public let mailboxes: [MailboxSlot]
+  public let connections: ConnectionTable
 
   /// Bytes of shared memory for a machine.
   public static func size(vcpus: Int) -> Int { mailboxOffset + vcpus * MailboxSlot.stride }
@@ -68,6 +71,7 @@ public final class MachinePage: @unchecked Sendable {
     header = base.assumingMemoryBound(to: Header.self)
     slots = (base + Self.slotsOffset).assumingMemoryBound(to: Slot.self)
     mailboxes = (0..<vcpus).map { MailboxSlot(base + Self.mailboxOffset + $0 * MailboxSlot.stride) }
+    connections = ConnectionTable(base + Self.connectionsOffset, initialize: initialize)
     guard initialize else { return }
     header.initialize(to: Header())
     for index in 0..<Self.slotCount { (slots + index).initialize(to: Slot()) }
@@ -91,7 +95,7 @@ public final class MachinePage: @unchecked Sendable {
     raiseAttention()
   }
 
-  /// Counts up whenever a vCPU has to look at the map or an event before it runs on.
+  /// Counts up whenever a vCPU has to look at the map, the connections or an event before it runs on.
   public var attention: UInt32 { header.pointee.attention.load(ordering: .acquiring) }
 
   public func raiseAttention() { header.pointee.attention.add(1, ordering: .acquiringAndReleasing) }
