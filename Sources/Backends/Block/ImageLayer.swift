@@ -85,6 +85,6 @@ extension BlockError {
 }
 
 /// Runs a call of the host whose error is the layer's.
-func onHost<Result>(_ body: () throws(SystemError) -> Result) throws(LayerError) -> Result {
+func onHost<Result: ~Copyable>(_ body: () throws(SystemError) -> Result) throws(LayerError) -> Result {
   do throws(SystemError) { return try body() } catch { throw .host(error) }
 }

@@ -49,7 +49,7 @@ struct UnclosedImages: Sendable {
       }
       _ = consume theirs
       try channel.send(
-        .closeImages, [UInt8](JSONEncoder().encode(handoff)), descriptors: descriptors.map(\.descriptor.raw))
+        .closeImages, [UInt8](JSONEncoder().encode(handoff)), descriptors: descriptors.map { $0.descriptor.raw })
       var entries = [PollEntry(channel.raw, .readable)]
       waitForDescriptors(&entries, milliseconds: pollMilliseconds(Self.patience))
       guard !entries[0].ready.isEmpty, let answer = channel.receive(), answer.message == .finished else {
