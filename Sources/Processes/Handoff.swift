@@ -16,6 +16,8 @@ struct Handoff: Codable, Sendable {
   var blocks: [Block]
   /// Character connections in the order of `spec.characters`.
   var characters: [Character]
+  /// How the descriptors of `spec.networks` are driven, in their order.
+  var networks: [NetworkPlan]
   /// Host files by name, one descriptor each, in this order.
   var files: [String]
   /// How to put the terminal back when the launcher was killed: a descriptor follows the files.
@@ -33,8 +35,8 @@ struct Handoff: Codable, Sendable {
     var hasOutput: Bool
   }
 
-  /// Descriptors 0–2: guest RAM, the machine page, device memory; then disks, character connections, files and the
-  /// terminal.
+  /// Descriptors 0–2: guest RAM, the machine page, device memory; then disks, character connections, networks, files
+  /// and the terminal.
   static let fixedDescriptors = 3
 
   func encoded() throws -> [UInt8] { [UInt8](try JSONEncoder().encode(self)) }
@@ -53,6 +55,8 @@ enum ChannelMessage: UInt8, Sendable {
   // Device process to launcher.
   case ready
   case failed
+  /// Of a network process: a library that it needs is not installed.
+  case unavailable
   case resetDone
   /// The answer to `finish` before anything is waited for: the process is alive.
   case finishing
@@ -74,7 +78,8 @@ enum ChannelMessage: UInt8, Sendable {
   var isEvent: Bool {
     switch self {
     case .powerOffEvent, .resetEvent, .exitEvent, .panickedEvent, .legacyReplacementEvent: true
-    case .configure, .reset, .finish, .closeImages, .ready, .failed, .resetDone, .finishing, .finished, .connectEdge,
+    case .configure, .reset, .finish, .closeImages, .ready, .failed, .unavailable, .resetDone, .finishing, .finished,
+      .connectEdge,
       .connectLevel, .connectMessage, .connectDoorbell:
       false
     }

@@ -52,11 +52,15 @@ final class DeviceResources: HostResources {
           character.kind, descriptor: output, report: report)
       }
     }
+    var networks: [String: any NetworkBackend] = [:]
+    for (spec, plan) in zip(handoff.spec.networks, handoff.networks) {
+      networks[spec.id] = try makeNetworkBackend(spec.id, plan, report: report) { () throws(SystemError) in try take() }
+    }
     var files: [String: FileHandle] = [:]
     for name in handoff.files { files[name] = FileHandle(try take().release()) }
     self.blocks = blocks
     self.characters = characters
-    networks = Dictionary(handoff.spec.networks.map { ($0.id, DisconnectedNetwork()) }) { first, _ in first }
+    self.networks = networks
     self.files = Mutex(files)
   }
 
@@ -74,6 +78,7 @@ final class DeviceResources: HostResources {
   /// Finishes disk requests and gives the host what is still queued for it.
   func drain(nanoseconds: UInt64) {
     for block in blocks.values { block.drain() }
+    for network in networks.values { network.drain() }
     for character in characters.values { character.drain(nanoseconds: nanoseconds) }
   }
 }

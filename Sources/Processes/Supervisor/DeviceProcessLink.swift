@@ -44,11 +44,11 @@ final class DeviceProcessLink: Sendable {
     let handoff = Handoff(
       spec: resolved, sandbox: spec.sandbox, spin: spinCycles(vcpus: spec.cpus),
       deviceMemory: UInt64(memory.device.count), blocks: resources.blocks, characters: resources.characters,
-      files: resources.files, terminal: terminal?.bytes)
+      networks: resources.networks, files: resources.files, terminal: terminal?.bytes)
     var descriptors = [memory.ramFile.raw, memory.pageFile.raw, memory.deviceFile.raw] + resources.descriptors
     if terminal != nil { descriptors.append(StandardStream.input.rawValue) }
     guard descriptors.count <= DatagramSocket.maximumDescriptors else {
-      throw LaunchError("the machine has too many disks and connections: \(resources.descriptors.count)")
+      throw LaunchError("the machine has too many disks, networks and connections: \(resources.descriptors.count)")
     }
     do {
       try channel.send(.configure, handoff.encoded(), descriptors: descriptors)
