@@ -43,7 +43,9 @@ let package = Package(
     .target(name: "CSlirp"),
     .systemLibrary(name: "CSeccomp", pkgConfig: "libseccomp", providers: [.apt(["libseccomp-dev"])]),
     .systemLibrary(name: "CCap", pkgConfig: "libcap", providers: [.apt(["libcap-dev"])]),
-    layer("LinuxSystem", ["CLinux"]),
+    .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+    .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+    layer("LinuxSystem", ["CLinux", "CZlib", "CZstd"]),
 
     // Values and contracts.
     layer("MachineModel", ["X86"]),

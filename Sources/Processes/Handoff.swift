@@ -12,7 +12,7 @@ struct Handoff: Codable, Sendable {
   var spin: UInt64
   /// Bytes of memory that devices show to the guest.
   var deviceMemory: UInt64
-  /// Disks in the order of `spec.blocks`, each with whether an overlay follows its image.
+  /// Disks in the order of `spec.blocks`: after its image comes the overlay, where there is one, and the files behind it.
   var blocks: [Block]
   /// Character connections in the order of `spec.characters`.
   var characters: [Character]
@@ -26,6 +26,7 @@ struct Handoff: Codable, Sendable {
   struct Block: Codable, Sendable {
     var geometry: ImageGeometry
     var hasOverlay: Bool
+    var backing: [BackingFile] = []
   }
 
   struct Character: Codable, Sendable {
@@ -49,6 +50,8 @@ enum ChannelMessage: UInt8, Sendable {
   case configure = 1
   case reset
   case finish
+  /// In place of `configure`: only to close images that another process has left.
+  case closeImages
   // Device process to launcher.
   case ready
   case failed
@@ -75,7 +78,8 @@ enum ChannelMessage: UInt8, Sendable {
   var isEvent: Bool {
     switch self {
     case .powerOffEvent, .resetEvent, .exitEvent, .panickedEvent, .legacyReplacementEvent: true
-    case .configure, .reset, .finish, .ready, .failed, .unavailable, .resetDone, .finishing, .finished, .connectEdge,
+    case .configure, .reset, .finish, .closeImages, .ready, .failed, .unavailable, .resetDone, .finishing, .finished,
+      .connectEdge,
       .connectLevel, .connectMessage, .connectDoorbell:
       false
     }

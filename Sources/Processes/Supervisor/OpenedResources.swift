@@ -20,6 +20,8 @@ struct LaunchError: Error, CustomStringConvertible {
 struct OpenedResources: ~Copyable {
   private(set) var descriptors: [CInt] = []
   private(set) var blocks: [Handoff.Block] = []
+  /// The machine's disks with the formats that were found.
+  private(set) var blockSpecs: [BlockSpec] = []
   private(set) var characters: [Handoff.Character] = []
   private(set) var networks: [NetworkPlan] = []
   /// Ends of the frame sockets of user networks, for their processes.
@@ -27,6 +29,8 @@ struct OpenedResources: ~Copyable {
   /// What connects lost peers of networks again.
   private(set) var connectors: [PeerConnector] = []
   private(set) var files: [String] = []
+  /// To be closed should the device process not come to it.
+  private(set) var images: UnclosedImages
   /// The write end of the serial port's input, where one is connected to standard input.
   private(set) var input: CInt?
   /// Lines for the user, such as a pseudoterminal's path.
@@ -35,6 +39,7 @@ struct OpenedResources: ~Copyable {
   private(set) var temporaryPaths: [String] = []
 
   init(_ spec: MachineSpec, registry: Registry) throws {
+    images = UnclosedImages(sandbox: spec.sandbox)
     for block in spec.blocks { try open(block) }
     for character in spec.characters { try open(character) }
     for network in spec.networks { try open(network) }
@@ -61,10 +66,18 @@ struct OpenedResources: ~Copyable {
   private mutating func add(_ descriptor: consuming Descriptor) { descriptors.append(descriptor.release()) }
 
   private mutating func open(_ spec: BlockSpec) throws {
-    let (image, overlay, geometry) = try OpenedImage.open(spec).takeApart()
-    descriptors.append(image)
-    if let overlay { descriptors.append(overlay) }
-    blocks.append(Handoff.Block(geometry: geometry, hasOverlay: overlay != nil))
+    let opened = try OpenedImage.open(spec)
+    var resolved = spec
+    resolved.formatIsProbed = spec.format == .auto
+    resolved.format = opened.format
+    blockSpecs.append(resolved)
+    let (geometry, backing) = (opened.geometry, opened.backing)
+    try images.add(resolved, geometry, opened.image)
+    let numbers = try opened.takeDescriptors()
+    descriptors.append(numbers.image)
+    if let overlay = numbers.overlay { descriptors.append(overlay) }
+    descriptors += numbers.backing
+    blocks.append(Handoff.Block(geometry: geometry, hasOverlay: numbers.overlay != nil, backing: backing))
   }
 
   private mutating func open(_ spec: CharacterSpec) throws {

@@ -58,9 +58,11 @@ public enum Supervisor {
       SignalNumber.hangUp, SignalNumber.interrupt, SignalNumber.terminate, SignalNumber.continued,
     ])
     let pump = resources.takeInput().map { InputPump(pipe: Descriptor(owning: $0), isTerminal: terminal != nil) }
+    let images = resources.images
     let networks = try NetworkProcesses(resources.userNetworks, sandbox: spec.sandbox, log: log)
     for connector in resources.connectors { try connector.start() }
     let devices = try DeviceProcessLink(spec, memory, resources, terminal: terminal, log: log)
+    defer { if !devices.hasFinished { images.close(log) } }
 
     let running = try RunningMachine(make(host), spec: spec, memory: memory)
     try devices.awaitReady(connect: running.connect)
