@@ -26,6 +26,7 @@ public let catalog = Registry([
   StandardVGA.model,
   VirtioBlock.model,
   VirtioEntropy.model,
+  VirtioNetwork.model,
   E1000Device.model,
   RTL8139Device.model,
 ])

@@ -44,6 +44,14 @@ public enum UnixSocket {
     return socket
   }
 
+  /// Connects to a listening socket that has room for it, and makes the connection one that does not wait.
+  public static func connectNonblocking(to path: String) throws(SystemError) -> Descriptor {
+    let socket = Descriptor(owning: try retrying("socket", path) { clinux_unix_socket(1) })
+    let raw = socket.raw
+    try retrying("connect", path) { clinux_unix_address(raw, path, 0) }
+    return socket
+  }
+
   /// Takes a waiting connection, non-blocking.
   public static func accept(from listener: CInt) throws(SystemError) -> Descriptor {
     Descriptor(owning: try retrying("accept4") { clinux_accept(listener) })
