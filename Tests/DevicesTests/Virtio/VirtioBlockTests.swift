@@ -27,7 +27,7 @@ private struct Disk {
     _ properties: [String: PropertyValue] = [:], isReadOnly: Bool = false, isPacked: Bool = false, sectors: Int = 64
   ) throws {
     backend = MemoryBlockBackend(sectors: sectors, isReadOnly: isReadOnly)
-    fake = FakeBoard(resources: FakeResources(blocks: ["disk0": backend]))
+    fake = FakeBoard(deviceMemorySize: 4096, resources: FakeResources(blocks: ["disk0": backend]))
     let defaults = VirtioBlock.model.options.compactMap { option in option.defaultValue.map { (option.name, $0) } }
     let values = properties.merging(["drive": .string("disk0"), "serial": .string("S3R1AL")]) { given, _ in given }
       .merging(defaults) { given, _ in given }
@@ -369,7 +369,7 @@ private struct Disk {
 
 @Suite struct VirtioEntropyTests {
   @Test func buffersAreFilledWithDifferentBytes() throws {
-    let fake = FakeBoard()
+    let fake = FakeBoard(deviceMemorySize: 4096)
     let made = try VirtioEntropy.model.make("rng", Properties(["legacy": .boolean(true)]), fake.board)
     made.reset()
     let pci = VirtioPCIDriver(fake)

@@ -9,7 +9,7 @@ import Testing
 struct RingUnderTest {
   static let data: UInt64 = 0x10_0000
   static let table: UInt64 = 0x18_0000
-  let fake = FakeBoard()
+  let fake = FakeBoard(deviceMemorySize: 4096)
   let driver: VirtqueueDriver
   let queues: VirtqueueSet
 
@@ -178,7 +178,7 @@ struct RingUnderTest {
       (0xFFFF, 0x1_0000, 0x2_0000, 0x3_0000),
     ] as [(UInt16, UInt64, UInt64, UInt64)])
   func aRingThatIsNotWholeAlignedRAMIsNone(size: UInt16, table: UInt64, driver: UInt64, device: UInt64) {
-    let fake = FakeBoard()
+    let fake = FakeBoard(deviceMemorySize: 4096)
     let layout = VirtqueueLayout(size: size, descriptors: table, driver: driver, device: device)
     let isNone = Virtqueue(fake.board.memory, layout, []) == nil
     #expect(isNone)
