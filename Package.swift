@@ -81,7 +81,9 @@ let package = Package(
     tests("X86Tests", ["X86"]),
     tests("BusesTests", ["Buses", "DeviceKit", "TestKit"]),
     tests("BackendsTests", ["Backends", "LinuxSystem", "MachineModel", "TestKit"]),
-    tests("DevicesTests", ["Devices", "DeviceKit", "MachineModel", "Buses", "Backends", "TestKit"]),
+    tests(
+      "DevicesTests",
+      ["Devices", "DeviceKit", "MachineModel", "GuestMemory", "Buses", "Backends", "LinuxSystem", "TestKit"]),
     tests(
       "BoardsTests",
       [

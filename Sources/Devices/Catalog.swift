@@ -26,6 +26,11 @@ public let catalog = Registry([
   StandardVGA.model,
   VirtioBlock.model,
   VirtioEntropy.model,
+  VirtioBalloon.model,
+  VirtioConsole.model,
   E1000Device.model,
   RTL8139Device.model,
+  // Ports of a virtio-serial-pci.
+  VirtioConsole.console,
+  VirtioConsole.port,
 ])

@@ -47,6 +47,8 @@ enum ChannelMessage: UInt8, Sendable {
   case configure = 1
   case reset
   case finish
+  /// Columns and rows of the terminal that standard input is, two bytes each, low byte first.
+  case windowSize
   // Device process to launcher.
   case ready
   case failed
@@ -71,7 +73,7 @@ enum ChannelMessage: UInt8, Sendable {
   var isEvent: Bool {
     switch self {
     case .powerOffEvent, .resetEvent, .exitEvent, .panickedEvent, .legacyReplacementEvent: true
-    case .configure, .reset, .finish, .ready, .failed, .resetDone, .finishing, .finished, .connectEdge,
+    case .configure, .reset, .finish, .windowSize, .ready, .failed, .resetDone, .finishing, .finished, .connectEdge,
       .connectLevel, .connectMessage, .connectDoorbell:
       false
     }

@@ -192,8 +192,10 @@ public final class FakeBoard: @unchecked Sendable {
   private let ram: UnsafeMutableRawBufferPointer
   private let deviceMemory: UnsafeMutableRawBufferPointer
 
+  /// `memory`: RAM that the test owns, in place of `ramSize` bytes of the board's own.
   public init(
-    ramSize: Int = 4 << 20, deviceMemorySize: Int = 17 << 20, resources: FakeResources = FakeResources()
+    ramSize: Int = 4 << 20, deviceMemorySize: Int = 17 << 20, resources: FakeResources = FakeResources(),
+    memory: GuestMemory? = nil
   ) {
     ram = .allocate(byteCount: ramSize, alignment: 4096)
     ram.initializeMemory(as: UInt8.self, repeating: 0)
@@ -201,7 +203,8 @@ public final class FakeBoard: @unchecked Sendable {
     deviceMemory.initializeMemory(as: UInt8.self, repeating: 0)
     let region = RAMRegion(guestAddress: 0, count: ramSize, fileOffset: 0, host: ram.baseAddress!)
     board = Board(
-      memory: GuestMemory([region]), interrupts: InterruptFabric(sink: interrupts), timers: TimerQueue(clock: clock),
+      memory: memory ?? GuestMemory([region]), interrupts: InterruptFabric(sink: interrupts),
+      timers: TimerQueue(clock: clock),
       events: events, mapper: mapper, resources: resources, workers: workers, deviceMemory: deviceMemory)
   }
 

@@ -108,6 +108,10 @@ open class VirtioDevice: @unchecked Sendable {
   /// Takes what is available in the queue and gives used buffers back. False: nothing was there to do.
   open func process(_ queue: Int) throws(VirtqueueFault) -> Bool { false }
 
+  /// Whether `process` has something to do once the driver has made buffers available in the queue. Where it has not, as
+  /// with receive buffers while no frame waits for them, the driver need not notify. The group's lock is held.
+  open func wantsBuffers(_ queue: Int) -> Bool { true }
+
   /// Looks at what others have put there for the group, such as completions. False: there was nothing.
   open func service(group: Int) throws(VirtqueueFault) -> Bool { false }
 
@@ -128,6 +132,20 @@ open class VirtioDevice: @unchecked Sendable {
 
   /// Lets `service` and `process` of the group run soon. Any thread.
   public func wake(group: Int = 0) { groups[group].worker.wake() }
+
+  /// Does work on a queue on the calling thread, as `process` does on the worker's: with the lock of its group held, and
+  /// telling the driver of what was given back. Does nothing while the device does not run.
+  public func perform(queue: Int, _ body: () throws(VirtqueueFault) -> Void) {
+    groups[specs[queue].group].lock.withLock { isRunning in
+      guard isRunning, !isBroken.load(ordering: .relaxed) else { return }
+      do throws(VirtqueueFault) {
+        try body()
+      } catch {
+        fail(error)
+      }
+      if queues[queue].publish() { interrupts.used(queue: queue) }
+    }
+  }
 
   /// Changes the configuration space from the device's side; `notify` tells the driver (§2.5.2).
   public func changeConfiguration(notify: Bool = true, _ body: (inout [UInt8]) -> Void) {
@@ -151,8 +169,8 @@ open class VirtioDevice: @unchecked Sendable {
       do throws(VirtqueueFault) {
         if try turn(number, group.queues) { return .busy }
         if mayPoll { return .polling }
-        for index in group.queues where queues[index].isOpen { queues[index].setNotifications(true) }
-        for index in group.queues where queues[index].isOpen && queues[index].hasAvailable { return .busy }
+        for index in group.queues where waits(index) { queues[index].setNotifications(true) }
+        for index in group.queues where waits(index) && queues[index].hasAvailable { return .busy }
         return .idle
       } catch {
         fail(error)
@@ -161,11 +179,13 @@ open class VirtioDevice: @unchecked Sendable {
     }
   }
 
+  private func waits(_ index: Int) -> Bool { queues[index].isOpen && wantsBuffers(index) }
+
   /// One look at everything. False: there was nothing to do.
   private func turn(_ number: Int, _ indices: [Int]) throws(VirtqueueFault) -> Bool {
     var worked = try service(group: number)
     for index in indices where queues[index].isOpen {
-      if queues[index].hasAvailable {
+      if queues[index].hasAvailable, wantsBuffers(index) {
         queues[index].setNotifications(false)
         if try process(index) { worked = true }
       }

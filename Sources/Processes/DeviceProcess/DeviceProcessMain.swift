@@ -158,7 +158,7 @@ private final class DeviceMachine: Sendable {
       waitForDescriptors(&entries)
       if !entries[1].ready.isEmpty { interrupts.resample() }
       guard !entries[0].ready.isEmpty else { continue }
-      guard let (message, _, _) = channel.receive() else {
+      guard let (message, payload, _) = channel.receive() else {
         // The launcher was killed; where it ended by itself it has said so before.
         Lockdown.restoreTerminal()
         resources.drain(nanoseconds: 0)
@@ -175,6 +175,10 @@ private final class DeviceMachine: Sendable {
         resources.drain(nanoseconds: Self.outputGrace)
         try? channel.send(.finished, Array(textScreen().utf8))
         endProcessNow(0)
+      case .windowSize:
+        guard payload.count == 4 else { return }
+        resources.resizeTerminal(
+          columns: UInt16(payload[0]) | UInt16(payload[1]) << 8, rows: UInt16(payload[2]) | UInt16(payload[3]) << 8)
       default: return
       }
     }

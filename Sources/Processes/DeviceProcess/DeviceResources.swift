@@ -10,6 +10,8 @@ final class DeviceResources: HostResources {
   private let characters: [String: any CharacterBackend]
   private let networks: [String: any NetworkBackend]
   private let files: Mutex<[String: FileHandle]>
+  /// The connection that is on the user's terminal, if one is.
+  private let terminal: StreamCharacterBackend?
 
   private final class FileHandle: Sendable {
     let descriptor: Descriptor
@@ -37,11 +39,14 @@ final class DeviceResources: HostResources {
         image: image, overlay: overlay, spec: spec, geometry: block.geometry, report: report)
     }
     var characters: [String: any CharacterBackend] = [:]
+    var terminal: StreamCharacterBackend?
     for (spec, character) in zip(handoff.spec.characters, handoff.characters) {
       let input: Descriptor? = character.hasInput ? try take() : nil
       let output: Descriptor? = character.hasOutput ? try take() : nil
       if character.hasInput {
-        characters[spec.id] = try StreamCharacterBackend(input: input, output: output, report: report)
+        let stream = try StreamCharacterBackend(input: input, output: output, report: report)
+        characters[spec.id] = stream
+        terminal = stream
       } else {
         characters[spec.id] = try makeCharacterBackend(
           character.kind, descriptor: output, report: report)
@@ -51,6 +56,7 @@ final class DeviceResources: HostResources {
     for name in handoff.files { files[name] = FileHandle(try take().release()) }
     self.blocks = blocks
     self.characters = characters
+    self.terminal = terminal
     networks = Dictionary(handoff.spec.networks.map { ($0.id, DisconnectedNetwork()) }) { first, _ in first }
     self.files = Mutex(files)
   }
@@ -62,6 +68,9 @@ final class DeviceResources: HostResources {
     guard let file = files.withLock({ $0[name] }) else { return nil }
     return try? file.descriptor.contents(limit: Self.fileLimit)
   }
+
+  /// The user's terminal has this size now.
+  func resizeTerminal(columns: UInt16, rows: UInt16) { terminal?.resize(columns: columns, rows: rows) }
 
   /// The devices are made and have read what they need.
   func closeFiles() { files.withLock { $0 = [:] } }

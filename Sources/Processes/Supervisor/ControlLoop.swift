@@ -55,8 +55,12 @@ struct ControlLoop<Machine: VirtualMachine>: ~Copyable {
         return devices.ending()
       }
       if ready[2], let signal = signals.next() {
-        guard signal == SignalNumber.continued else { return finish(.signalled(signal)) }
-        terminal?.enterRaw()
+        switch signal {
+        case SignalNumber.continued: terminal?.enterRaw()
+        // A device process that is gone is noticed by its channel.
+        case SignalNumber.windowChanged: if let size = terminal?.size { try? devices.resize(size) }
+        default: return finish(.signalled(signal))
+        }
       }
       if ready[3], let report = running.reports.take() {
         switch report {

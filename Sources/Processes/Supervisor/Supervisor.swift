@@ -56,6 +56,7 @@ public enum Supervisor {
 
     let signals = try SignalDescriptor([
       SignalNumber.hangUp, SignalNumber.interrupt, SignalNumber.terminate, SignalNumber.continued,
+      SignalNumber.windowChanged,
     ])
     let pump = resources.takeInput().map { InputPump(pipe: Descriptor(owning: $0), isTerminal: terminal != nil) }
     let devices = try DeviceProcessLink(spec, memory, resources, terminal: terminal, log: log)
@@ -65,6 +66,7 @@ public enum Supervisor {
     if let notice { log.notice("\(notice)") }
     _ = consume resources
     terminal?.enterRaw()
+    if let size = terminal?.size { try devices.resize(size) }
     defer { terminal?.restore() }
     var loop = ControlLoop(running, devices: devices, signals: signals, pump: pump, terminal: terminal, spec: spec)
     defer { if let summary = running.summary { log.notice("\(summary)") } }
