@@ -28,6 +28,7 @@ public let catalog = Registry([
   VirtioEntropy.model,
   VirtioBalloon.model,
   VirtioConsole.model,
+  VirtioVsock.model,
   E1000Device.model,
   RTL8139Device.model,
   // Ports of a virtio-serial-pci.

@@ -162,21 +162,24 @@ public final class FakeResources: HostResources {
   private let blocks: [String: any BlockBackend]
   private let characters: [String: any CharacterBackend]
   private let networks: [String: any NetworkBackend]
+  private let sockets: (any VsockBackend)?
   private let files: [String: [UInt8]]
 
   public init(
     blocks: [String: any BlockBackend] = [:], characters: [String: any CharacterBackend] = [:],
-    networks: [String: any NetworkBackend] = [:], files: [String: [UInt8]] = [:]
+    networks: [String: any NetworkBackend] = [:], vsock: (any VsockBackend)? = nil, files: [String: [UInt8]] = [:]
   ) {
     self.blocks = blocks
     self.characters = characters
     self.networks = networks
+    sockets = vsock
     self.files = files
   }
 
   public func block(_ id: String) -> (any BlockBackend)? { blocks[id] }
   public func character(_ id: String) -> (any CharacterBackend)? { characters[id] }
   public func network(_ id: String) -> (any NetworkBackend)? { networks[id] }
+  public func vsock() -> (any VsockBackend)? { sockets }
   public func file(_ name: String) -> [UInt8]? { files[name] }
 }
 

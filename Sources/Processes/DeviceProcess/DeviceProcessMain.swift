@@ -77,7 +77,7 @@ private final class DeviceMachine: Sendable {
     }
 
     interrupts = try InterruptEvents(channel: channel, page: page)
-    resources = try DeviceResources(handoff, descriptors[fixed...])
+    resources = try DeviceResources(handoff, descriptors[fixed...], channel: channel)
     let timers = TimerThread()
     let queue = TimerQueue(clock: HostClock()) { timers.wake() }
     self.timers = timers
@@ -158,7 +158,7 @@ private final class DeviceMachine: Sendable {
       waitForDescriptors(&entries)
       if !entries[1].ready.isEmpty { interrupts.resample() }
       guard !entries[0].ready.isEmpty else { continue }
-      guard let (message, payload, _) = channel.receive() else {
+      guard let (message, payload, descriptors) = channel.receive() else {
         // The launcher was killed; where it ended by itself it has said so before.
         Lockdown.restoreTerminal()
         resources.drain(nanoseconds: 0)
@@ -175,6 +175,7 @@ private final class DeviceMachine: Sendable {
         resources.drain(nanoseconds: Self.outputGrace)
         try? channel.send(.finished, Array(textScreen().utf8))
         endProcessNow(0)
+      case .connectedSocket: resources.connected(payload, descriptors)
       case .windowSize:
         guard payload.count == 4 else { return }
         resources.resizeTerminal(

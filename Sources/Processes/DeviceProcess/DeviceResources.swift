@@ -9,6 +9,7 @@ final class DeviceResources: HostResources {
   private let blocks: [String: any BlockBackend]
   private let characters: [String: any CharacterBackend]
   private let networks: [String: any NetworkBackend]
+  private let sockets: UnixVsockBackend?
   private let files: Mutex<[String: FileHandle]>
   /// The connection that is on the user's terminal, if one is.
   private let terminal: StreamCharacterBackend?
@@ -22,7 +23,7 @@ final class DeviceResources: HostResources {
   private static let fileLimit = 16 << 20
 
   /// Takes over the descriptors behind the fixed ones, in the order that `Handoff` gives.
-  init(_ handoff: Handoff, _ descriptors: ArraySlice<CInt>) throws(SystemError) {
+  init(_ handoff: Handoff, _ descriptors: ArraySlice<CInt>, channel: Channel) throws(SystemError) {
     var next = descriptors.makeIterator()
     func take() throws(SystemError) -> Descriptor {
       guard let raw = next.next() else {
@@ -52,6 +53,14 @@ final class DeviceResources: HostResources {
           character.kind, descriptor: output, report: report)
       }
     }
+    if handoff.spec.vsock != nil {
+      sockets = try UnixVsockBackend(listener: try take()) { request, port in
+        // Where the launcher is gone, so is the guest.
+        try? channel.send(.connectSocket, request.fourBytes + port.fourBytes)
+      }
+    } else {
+      sockets = nil
+    }
     var files: [String: FileHandle] = [:]
     for name in handoff.files { files[name] = FileHandle(try take().release()) }
     self.blocks = blocks
@@ -64,6 +73,7 @@ final class DeviceResources: HostResources {
   func block(_ id: String) -> (any BlockBackend)? { blocks[id] }
   func character(_ id: String) -> (any CharacterBackend)? { characters[id] }
   func network(_ id: String) -> (any NetworkBackend)? { networks[id] }
+  func vsock() -> (any VsockBackend)? { sockets }
   func file(_ name: String) -> [UInt8]? {
     guard let file = files.withLock({ $0[name] }) else { return nil }
     return try? file.descriptor.contents(limit: Self.fileLimit)
@@ -71,6 +81,12 @@ final class DeviceResources: HostResources {
 
   /// The user's terminal has this size now.
   func resizeTerminal(columns: UInt16, rows: UInt16) { terminal?.resize(columns: columns, rows: rows) }
+
+  /// The launcher's answer to a connection that the guest asked for.
+  func connected(_ payload: [UInt8], _ descriptors: [CInt]) {
+    guard let request = UInt32(fourBytes: payload.prefix(4)), payload.count == 4 else { return }
+    sockets?.answered(request: request, descriptors.first.map { Descriptor(owning: $0) })
+  }
 
   /// The devices are made and have read what they need.
   func closeFiles() { files.withLock { $0 = [:] } }

@@ -108,11 +108,25 @@ struct ControlLoop<Machine: VirtualMachine>: ~Copyable {
       running.setLegacyReplacement(payload.first == 1)
       running.handled.add()
       return nil
+    case .connectSocket where payload.count == 8:
+      connectSocket(payload)
+      return nil
     case .failed: return .failed(String(decoding: payload, as: UTF8.self))
     default:
       if try running.connect(received) { return nil }
       return .failed("the device process sent message \(received.message.rawValue), which is not expected now")
     }
+  }
+
+  /// Connects to the socket of a port for the device process, which can open none. Of the path it chooses the number
+  /// alone.
+  private func connectSocket(_ payload: [UInt8]) {
+    guard let vsock = spec.vsock, let port = UInt32(fourBytes: payload[4...]) else { return }
+    let socket = try? UnixSocket.connectNonblocking(to: "\(vsock.path)_\(port)")
+    var descriptors: [CInt] = []
+    if let raw = socket?.raw { descriptors.append(raw) }
+    // A device process that is gone is noticed by its channel.
+    try? devices.channel.send(.connectedSocket, Array(payload[..<4]), descriptors: descriptors)
   }
 
   /// Stops the vCPUs and lets the devices reset, which answer with `resetDone`.

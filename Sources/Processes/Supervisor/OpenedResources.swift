@@ -32,6 +32,10 @@ struct OpenedResources: ~Copyable {
   init(_ spec: MachineSpec, registry: Registry) throws {
     for block in spec.blocks { try open(block) }
     for character in spec.characters { try open(character) }
+    if let vsock = spec.vsock {
+      add(try listenAt(vsock.path, "--vsock"))
+      temporaryPaths.append(vsock.path)
+    }
     for (name, file) in try HVM.requiredFiles(spec, registry: registry).sorted(by: { $0.key < $1.key }) {
       do throws(SystemError) {
         add(try Descriptor.open(file.path, .readOnly))
