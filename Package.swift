@@ -40,9 +40,12 @@ let package = Package(
     .target(name: "CKVM"),
     .target(name: "CSoftCPU", cSettings: [.unsafeFlags(["-O2"])]),
     .target(name: "CSandbox"),
+    .target(name: "CSlirp"),
     .systemLibrary(name: "CSeccomp", pkgConfig: "libseccomp", providers: [.apt(["libseccomp-dev"])]),
     .systemLibrary(name: "CCap", pkgConfig: "libcap", providers: [.apt(["libcap-dev"])]),
-    layer("LinuxSystem", ["CLinux"]),
+    .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+    .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+    layer("LinuxSystem", ["CLinux", "CZlib", "CZstd"]),
 
     // Values and contracts.
     layer("MachineModel", ["X86"]),
@@ -59,7 +62,12 @@ let package = Package(
     engine("SoftEngine", ["Engines", "X86", "CSoftCPU", "LinuxSystem"]),
     layer(
       "Sandbox", ["LinuxSystem", "CLinux", "CSandbox", "CSeccomp", "CCap"],
-      resources: [.embedInCode("Policies/device.policy"), .embedInCode("Policies/vcpu.policy")]),
+      resources: [
+        .embedInCode("Policies/device.policy"), .embedInCode("Policies/network.policy"),
+        .embedInCode("Policies/vcpu.policy"),
+      ]),
+
+    layer("UserNetwork", ["LinuxSystem", "MachineModel", "CSlirp"]),
 
     // What joins them.
     layer("Boards", ["DeviceKit", "Devices", "MachineModel"]),
@@ -69,7 +77,7 @@ let package = Package(
       [
         "Boards", "Engines", "KVMEngine", "SoftEngine", "Sandbox", "LinuxSystem", "MachineModel", "DeviceKit",
         "Devices",
-        "GuestMemory", "Buses", "Backends", logging,
+        "GuestMemory", "Buses", "Backends", "UserNetwork", logging,
       ]),
     .executableTarget(
       name: "vmrun",
@@ -81,6 +89,7 @@ let package = Package(
     tests("X86Tests", ["X86"]),
     tests("BusesTests", ["Buses", "DeviceKit", "TestKit"]),
     tests("BackendsTests", ["Backends", "LinuxSystem", "MachineModel", "TestKit"]),
+    tests("UserNetworkTests", ["UserNetwork", "LinuxSystem", "MachineModel", "TestKit"]),
     tests(
       "DevicesTests",
       ["Devices", "DeviceKit", "MachineModel", "GuestMemory", "Buses", "Backends", "LinuxSystem", "TestKit"]),

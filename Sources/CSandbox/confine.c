@@ -20,6 +20,11 @@ int csandbox_landlock_create(const struct csandbox_landlock_ruleset *ruleset, un
   return (int)syscall(SYS_landlock_create_ruleset, ruleset, size, 0);
 }
 
+int csandbox_landlock_allow_reading(int ruleset, int file) {
+  struct landlock_path_beneath_attr rule = {.allowed_access = LANDLOCK_ACCESS_FS_READ_FILE, .parent_fd = file};
+  return (int)syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
+}
+
 int csandbox_landlock_restrict(int ruleset) { return (int)syscall(SYS_landlock_restrict_self, ruleset, 0); }
 
 int csandbox_seccomp(const void *program, unsigned short count, _Bool all_threads) {

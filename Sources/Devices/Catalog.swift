@@ -29,6 +29,7 @@ public let catalog = Registry([
   VirtioBalloon.model,
   VirtioConsole.model,
   VirtioVsock.model,
+  VirtioNetwork.model,
   E1000Device.model,
   RTL8139Device.model,
   // Ports of a virtio-serial-pci.

@@ -44,7 +44,7 @@ public enum UnixSocket {
     return socket
   }
 
-  /// Connects a non-blocking socket to a listening one; EAGAIN where that has too many waiting.
+  /// Connects to a listening socket that has room for it, and makes the connection one that does not wait.
   public static func connectNonblocking(to path: String) throws(SystemError) -> Descriptor {
     let socket = Descriptor(owning: try retrying("socket", path) { clinux_unix_socket(1) })
     let raw = socket.raw

@@ -7,6 +7,7 @@ public enum ErrorNumber {
   public static let addressNotAvailable = EADDRNOTAVAIL
   public static let again = EAGAIN
   public static let brokenPipe = EPIPE
+  public static let busy = EBUSY
   public static let connectionRefused = ECONNREFUSED
   public static let exists = EEXIST
   public static let interrupted = EINTR
@@ -14,6 +15,8 @@ public enum ErrorNumber {
   public static let invalid = EINVAL
   public static let noDevice = ENODEV
   public static let noDeviceOrAddress = ENXIO
+  public static let noSpace = ENOSPC
   public static let noSuchFile = ENOENT
   public static let notPermitted = EPERM
+  public static let wrongProtocol = EPROTOTYPE
 }

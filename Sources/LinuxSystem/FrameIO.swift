@@ -128,6 +128,8 @@ public enum TAP {
     public let queue: Descriptor
     /// Whether its frames carry the header.
     public let hasHeader: Bool
+
+    public consuming func takeQueue() -> Descriptor { queue }
   }
 
   /// Takes a duplicate of a queue that is open already; nil where it is a descriptor of another kind.

@@ -99,16 +99,26 @@ extension Descriptor {
 
   /// Fills the buffers from `offset`, with zeroes beyond the end of the file.
   public borrowing func readFilling(_ buffers: [UnsafeMutableRawBufferPointer], at offset: UInt64) throws(SystemError) {
-    let number = raw
-    let size = try imageSize()
-    let present = offset < size ? size - offset : 0
-    let whole = buffers.reduce(UInt64(0)) { $0 &+ UInt64($1.count) }
-    if whole <= present { return try transfer("preadv", buffers, offset) { preadv(number, $0, $1, $2) } }
-    var left = Int(present)
+    do throws(SystemError) {
+      try readFully(buffers, at: offset)
+    } catch {
+      // The end of the file, or with direct access what follows it.
+      guard error.errno == EIO || error.isInvalid else { throw error }
+      let size = try imageSize()
+      let present = offset < size ? size - offset : 0
+      guard buffers.reduce(0, { $0 &+ UInt64($1.count) }) > present else { throw error }
+      try readStart(of: buffers, at: offset, count: Int(present))
+    }
+  }
+
+  private borrowing func readStart(of buffers: [UnsafeMutableRawBufferPointer], at offset: UInt64, count: Int)
+    throws(SystemError)
+  {
+    var left = count
     for buffer in buffers {
       let run = min(left, buffer.count)
-      if run > 0 { try readStart(of: buffer, at: offset + (present - UInt64(left)), count: run) }
-      UnsafeMutableRawBufferPointer(rebasing: buffer[run...]).initializeMemory(as: UInt8.self, repeating: 0)
+      if run > 0 { try readStart(of: buffer, at: offset + UInt64(count - left), count: run) }
+      fillWithZeroes(UnsafeMutableRawBufferPointer(rebasing: buffer[run...]))
       left -= run
     }
   }
@@ -228,4 +238,9 @@ extension Descriptor {
   public static func createEmpty(_ path: String) throws(SystemError) -> Descriptor {
     try open(path, O_RDWR | O_CREAT | O_TRUNC)
   }
+}
+
+/// Sets all bytes to zero.
+public func fillWithZeroes(_ bytes: UnsafeMutableRawBufferPointer) {
+  if let base = bytes.baseAddress { memset(base, 0, bytes.count) }
 }

@@ -43,7 +43,33 @@ public enum CacheMode: String, Sendable, Codable, CaseIterable {
 
 /// The format of an image's bytes.
 public enum ImageFormat: String, Sendable, Codable, CaseIterable {
+  /// The bytes of the disk and nothing else.
   case raw
+  /// QEMU's copy-on-write format, versions 2 and 3.
+  case qcow2
+  /// What the image's first bytes say when it is opened.
+  case auto
+}
+
+/// Which files behind an image may be opened.
+public enum BackingPolicy: Sendable, Codable, Equatable {
+  /// None: an image that needs one is refused.
+  case off
+  /// Those that the image and the files behind it name.
+  case on
+  /// This one.
+  case file(String)
+}
+
+/// How much a disk may do in a second; nil: as much as it can.
+public struct BlockRateLimits: Sendable, Codable, Equatable {
+  public var requests: UInt64?
+  public var bytes: UInt64?
+
+  public init(requests: UInt64? = nil, bytes: UInt64? = nil) {
+    self.requests = requests
+    self.bytes = bytes
+  }
 }
 
 /// A host file or block device that a disk device uses.
@@ -52,21 +78,29 @@ public struct BlockSpec: Sendable, Codable, Equatable {
   public var id: String
   public var path: String
   public var format: ImageFormat
+  /// The format was found by looking at the image: a guest may not make a raw image look like another one.
+  public var formatIsProbed: Bool
+  public var backing: BackingPolicy
   public var readOnly: Bool
   public var cache: CacheMode
   /// Writes go to a temporary overlay; the file is opened read-only.
   public var snapshot: Bool
+  public var limits: BlockRateLimits
 
   public init(
-    id: String, path: String, format: ImageFormat = .raw, readOnly: Bool = false, cache: CacheMode = .writeback,
-    snapshot: Bool = false
+    id: String, path: String, format: ImageFormat = .auto, formatIsProbed: Bool = false, backing: BackingPolicy = .off,
+    readOnly: Bool = false, cache: CacheMode = .writeback, snapshot: Bool = false,
+    limits: BlockRateLimits = BlockRateLimits()
   ) {
     self.id = id
     self.path = path
     self.format = format
+    self.formatIsProbed = formatIsProbed
+    self.backing = backing
     self.readOnly = readOnly
     self.cache = cache
     self.snapshot = snapshot
+    self.limits = limits
   }
 }
 

@@ -139,13 +139,18 @@ public struct VMRunCommand: ParsableCommand {
 
   /// What `--disk PATH` takes after the path.
   static let diskOptions = [
-    OptionSpec("format", .choice(ImageFormat.allCases.map(\.rawValue)), default: .string("raw"), "Image format"),
+    OptionSpec("format", .choice(ImageFormat.allCases.map(\.rawValue)), default: .string("auto"), "Image format"),
+    OptionSpec(
+      "backing", .string(maximumLength: 4095), default: .string("off"),
+      "Files behind a qcow2 image: those that it names (on), none (off), or this path"),
     OptionSpec("if", .choice(["ide"]), default: .string("ide"), "Interface that the disk is attached to"),
     OptionSpec("readonly", .boolean, default: .boolean(false), "Refuse guest writes and open the image read-only"),
     OptionSpec(
       "cache", .choice(CacheMode.allCases.map(\.rawValue)), default: .string("writeback"),
       "When a guest write reaches the medium"),
     OptionSpec("snapshot", .boolean, default: .boolean(false), "Keep writes in a temporary overlay"),
+    OptionSpec("iops", .integer(1...1_000_000_000), "Requests a second at most"),
+    OptionSpec("bps", .size(512...(1 << 50)), "Bytes a second at most"),
   ]
 
   private func blocks() throws(UsageError) -> [BlockSpec] {
@@ -167,16 +172,26 @@ public struct VMRunCommand: ParsableCommand {
       blocks.append(
         BlockSpec(
           id: "disk\(blocks.count)", path: path,
-          format: properties.string("format").flatMap(ImageFormat.init) ?? .raw,
+          format: properties.string("format").flatMap(ImageFormat.init) ?? .auto,
+          backing: Self.backing(properties.string("backing") ?? "off"),
           readOnly: properties.boolean("readonly"),
           cache: properties.string("cache").flatMap(CacheMode.init) ?? .writeback,
-          snapshot: disks.snapshot || properties.boolean("snapshot")))
+          snapshot: disks.snapshot || properties.boolean("snapshot"),
+          limits: BlockRateLimits(requests: properties.integer("iops"), bytes: properties.integer("bps"))))
     }
     for (index, image) in disks.cdrom.enumerated() {
       guard let image = try path("--cdrom", image) else { continue }
       blocks.append(BlockSpec(id: "cdrom\(index)", path: image, readOnly: true))
     }
     return blocks
+  }
+
+  private static func backing(_ text: String) -> BackingPolicy {
+    switch text {
+    case "off": .off
+    case "on": .on
+    default: .file(text)
+    }
   }
 
   private func characters() throws(UsageError) -> [CharacterSpec] {

@@ -12,10 +12,12 @@ struct Handoff: Codable, Sendable {
   var spin: UInt64
   /// Bytes of memory that devices show to the guest.
   var deviceMemory: UInt64
-  /// Disks in the order of `spec.blocks`, each with whether an overlay follows its image.
+  /// Disks in the order of `spec.blocks`: after its image comes the overlay, where there is one, and the files behind it.
   var blocks: [Block]
   /// Character connections in the order of `spec.characters`.
   var characters: [Character]
+  /// How the descriptors of `spec.networks` are driven, in their order.
+  var networks: [NetworkPlan]
   /// Host files by name, one descriptor each, in this order.
   var files: [String]
   /// How to put the terminal back when the launcher was killed: a descriptor follows the files.
@@ -24,6 +26,7 @@ struct Handoff: Codable, Sendable {
   struct Block: Codable, Sendable {
     var geometry: ImageGeometry
     var hasOverlay: Bool
+    var backing: [BackingFile] = []
   }
 
   struct Character: Codable, Sendable {
@@ -32,8 +35,8 @@ struct Handoff: Codable, Sendable {
     var hasOutput: Bool
   }
 
-  /// Descriptors 0–2: guest RAM, the machine page, device memory; then disks, character connections, the socket of
-  /// `spec.vsock`, files and the terminal.
+  /// Descriptors 0–2: guest RAM, the machine page, device memory; then disks, character connections, networks, the
+  /// socket of `spec.vsock`, files and the terminal.
   static let fixedDescriptors = 3
 
   func encoded() throws -> [UInt8] { [UInt8](try JSONEncoder().encode(self)) }
@@ -47,6 +50,8 @@ enum ChannelMessage: UInt8, Sendable {
   case configure = 1
   case reset
   case finish
+  /// In place of `configure`: only to close images that another process has left.
+  case closeImages
   /// Columns and rows of the terminal that standard input is, two bytes each, low byte first.
   case windowSize
   /// The answer to `connectSocket`: its number, and the connected socket where somebody listens.
@@ -54,6 +59,8 @@ enum ChannelMessage: UInt8, Sendable {
   // Device process to launcher.
   case ready
   case failed
+  /// Of a network process: a library that it needs is not installed.
+  case unavailable
   case resetDone
   /// The answer to `finish` before anything is waited for: the process is alive.
   case finishing
@@ -77,9 +84,8 @@ enum ChannelMessage: UInt8, Sendable {
   var isEvent: Bool {
     switch self {
     case .powerOffEvent, .resetEvent, .exitEvent, .panickedEvent, .legacyReplacementEvent: true
-    case .configure, .reset, .finish, .windowSize, .connectedSocket, .ready, .failed, .resetDone, .finishing, .finished,
-      .connectEdge,
-      .connectLevel, .connectMessage, .connectDoorbell, .connectSocket:
+    case .configure, .reset, .finish, .closeImages, .windowSize, .connectedSocket, .ready, .failed, .unavailable,
+      .resetDone, .finishing, .finished, .connectEdge, .connectLevel, .connectMessage, .connectDoorbell, .connectSocket:
       false
     }
   }

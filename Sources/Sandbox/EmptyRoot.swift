@@ -1,17 +1,27 @@
 import CSandbox
 import LinuxSystem
 
-/// Replaces the root directory by an empty one that nothing can be created in.
+/// Replaces the root directory by one that nothing can be created in: an empty one, or one with a few files.
 enum EmptyRoot {
-  /// Makes an empty read-only tmpfs the root and detaches the old one. The calling process must be in a mount
+  /// Makes a read-only tmpfs with these files, by their path, the root and detaches the old one. The calling process must be in a mount
   /// namespace that it alone uses, with CAP_SYS_ADMIN over it.
-  static func pivot() throws(SystemError) {
+  static func pivot(files: [String: [UInt8]] = [:]) throws(SystemError) {
     // Any directory will do as the mount point; this one is known to exist.
     let place = "/proc"
     try retrying("mount", "/") { mount(nil, "/", nil, UInt(MS_REC | MS_PRIVATE), nil) }
-    let flags = UInt(MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
-    try retrying("mount", place) { mount("none", place, "tmpfs", flags, "size=4k,nr_inodes=1,mode=0555") }
-    try retrying("chdir", place) { chdir(place) }
+    let flags = UInt(MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    if files.isEmpty {
+      let readOnly = flags | UInt(MS_RDONLY)
+      try retrying("mount", place) { mount("none", place, "tmpfs", readOnly, "size=4k,nr_inodes=1,mode=0555") }
+      try retrying("chdir", place) { chdir(place) }
+    } else {
+      try retrying("mount", place) { mount("none", place, "tmpfs", flags, "size=128k,nr_inodes=16,mode=0755") }
+      try retrying("chdir", place) { chdir(place) }
+      for (path, bytes) in files { try write(bytes, to: path) }
+      try retrying("mount(MS_REMOUNT)", place) {
+        mount("none", ".", nil, flags | UInt(MS_REMOUNT | MS_BIND | MS_RDONLY), nil)
+      }
+    }
     if csandbox_pivot_root(".", ".") == 0 {
       // The old root lies on top of the new one now.
       try retrying("umount", "/") { umount2(".", CInt(MNT_DETACH)) }
@@ -21,6 +31,17 @@ enum EmptyRoot {
       try retrying("chroot", place) { chroot(".") }
     }
     try retrying("chdir", "/") { chdir("/") }
+  }
+
+  /// Writes a file below the working directory, and the directories that its absolute path names.
+  private static func write(_ bytes: [UInt8], to path: String) throws(SystemError) {
+    let parts = path.split(separator: "/")
+    for depth in 1..<max(parts.count, 1) {
+      let directory = parts[..<depth].joined(separator: "/")
+      guard mkdir(directory, 0o755) != 0 else { continue }
+      guard currentErrno == EEXIST else { throw SystemError("mkdir", directory) }
+    }
+    try replaceFile(parts.joined(separator: "/"), with: bytes)
   }
 
   /// Without a mount namespace: chroot into a directory that is then removed. Needs CAP_SYS_CHROOT.

@@ -1,17 +1,24 @@
 import CSandbox
 import LinuxSystem
 
-/// A Landlock domain that may do nothing (landlock(7)): no path can be opened or changed, no TCP port bound or
+/// A Landlock domain that may do next to nothing (landlock(7)): no path can be opened or changed, no TCP port bound or
 /// connected, no abstract socket or process outside reached. Descriptors that are open already stay as they are.
 enum Landlock {
-  /// Enters the domain; throws where the kernel has no Landlock or it is off. Needs no_new_privs.
-  static func denyEverything() throws(SystemError) {
+  /// Enters the domain; throws where the kernel has no Landlock or it is off. Needs no_new_privs. The given files, where
+  /// they exist, can still be read; with `network` false TCP ports can be used.
+  static func deny(allBut files: [String] = [], network: Bool = true) throws(SystemError) {
     let abi = csandbox_landlock_abi()
     guard abi > 0 else { throw SystemError("landlock_create_ruleset") }
     var rules = ruleset(abi: abi)
+    if !network { rules.handled_access_net = 0 }
     let ruleset = Descriptor(
       owning: try retrying("landlock_create_ruleset") { csandbox_landlock_create(&rules, size(abi: abi)) })
     let raw = ruleset.raw
+    for path in files {
+      guard let file = try? Descriptor.open(path, .readOnly) else { continue }
+      let number = file.raw
+      try retrying("landlock_add_rule", path) { csandbox_landlock_allow_reading(raw, number) }
+    }
     try retrying("landlock_restrict_self") { csandbox_landlock_restrict(raw) }
   }
 

@@ -2,25 +2,50 @@ import CCap
 import CSandbox
 import LinuxSystem
 
-/// Takes everything from the device process but its open descriptors.
+/// Takes everything from a process but its open descriptors and what its role needs.
 public enum Lockdown {
+  /// What a process is for.
+  public enum Role: Sendable {
+    /// It holds the device models and reaches nothing.
+    case devices
+    /// It has the host's network, and can read these files, by their path, and no other.
+    case network(files: [String: [UInt8]])
+
+    fileprivate var processName: StaticString {
+      switch self {
+      case .devices: "vmrun-devices"
+      case .network: "vmrun-network"
+      }
+    }
+
+    fileprivate var files: [String: [UInt8]] {
+      if case .network(let files) = self { files } else { [:] }
+    }
+
+    fileprivate var hasNetwork: Bool {
+      if case .network = self { true } else { false }
+    }
+  }
+
   /// Locks down the calling process, which `DeviceProcess.spawn` started and which has one thread. `channel` is its
   /// socket to the launcher: where the launcher has died the process ends here. The system call filter is not part of
   /// it: `SystemCallFilter.install` comes after, as the last step.
   ///
   /// Returns one line for each layer that the host refused; throws where the process would keep a capability or could
   /// gain one.
-  public static func enter(channel: CInt) throws(SandboxError) -> [String] {
+  public static func enter(_ role: Role = .devices, channel: CInt) throws(SandboxError) -> [String] {
     let start = startLayers()
     var missing: [String] = []
-    _ = csandbox_prctl(PR_SET_NAME, UInt(bitPattern: processName.utf8Start))
+    _ = csandbox_prctl(PR_SET_NAME, UInt(bitPattern: role.processName.utf8Start))
     if start.contains(.changesIdentity) { changeIdentity(&missing) }
-    emptyNamespaces(&missing)
+    emptyNamespaces(role, &missing)
     lowerLimits(ownUserNamespace: start.contains(.userNamespace), &missing)
     guard csandbox_prctl(PR_SET_NO_NEW_PRIVS, 1) == 0 else {
       throw .system(SystemError("prctl(PR_SET_NO_NEW_PRIVS)"))
     }
-    do throws(SystemError) { try Landlock.denyEverything() } catch { missing.append("no Landlock: \(error)") }
+    do throws(SystemError) { try Landlock.deny(allBut: role.files.keys.sorted(), network: !role.hasNetwork) } catch {
+      missing.append("no Landlock: \(error)")
+    }
     missing += try Capabilities.drop()
     // No debugger of the same user attaches, no core is written, /proc/PID/mem is closed.
     guard csandbox_prctl(PR_SET_DUMPABLE, 0) == 0 else { throw .system(SystemError("prctl(PR_SET_DUMPABLE)")) }
@@ -45,8 +70,6 @@ public enum Lockdown {
   /// Puts the guarded terminal back, for a launcher whose end was noticed by other means first.
   public static func restoreTerminal() { csandbox_restore_terminal() }
 
-  private static let processName: StaticString = "vmrun-devices"
-
   private static func startLayers() -> StartLayers {
     guard let value = getenv(StartLayers.variable) else { return [] }
     return StartLayers(rawValue: UInt8(String(cString: value)) ?? 0)
@@ -67,17 +90,18 @@ public enum Lockdown {
     }
   }
 
-  /// Mount, network, IPC and UTS namespaces with nothing in them, and an empty root.
-  private static func emptyNamespaces(_ missing: inout [String]) {
+  /// Mount, IPC and UTS namespaces and, without a network, one of that kind, with nothing in them; and a root with
+  /// nothing but the role's files.
+  private static func emptyNamespaces(_ role: Role, _ missing: inout [String]) {
     guard Capabilities.has(CAP_SYS_ADMIN) else {
-      missing.append("no mount, network, IPC and UTS namespaces: CAP_SYS_ADMIN is missing")
-      chrootInstead(&missing)
+      missing.append("no mount, \(role.hasNetwork ? "" : "network, ")IPC and UTS namespaces: CAP_SYS_ADMIN is missing")
+      chrootInstead(role, &missing)
       return
     }
-    let namespaces: [(name: String, flag: Int)] = [
-      ("mount", CSANDBOX_NEW_MOUNT), ("network", CSANDBOX_NEW_NETWORK), ("IPC", CSANDBOX_NEW_IPC),
-      ("UTS", CSANDBOX_NEW_UTS),
+    var namespaces: [(name: String, flag: Int)] = [
+      ("mount", CSANDBOX_NEW_MOUNT), ("IPC", CSANDBOX_NEW_IPC), ("UTS", CSANDBOX_NEW_UTS),
     ]
+    if !role.hasNetwork { namespaces.append(("network", CSANDBOX_NEW_NETWORK)) }
     var hasMounts = true
     if csandbox_unshare(CInt(namespaces.reduce(0) { $0 | $1.flag })) != 0 {
       // One by one, to have those that can be had.
@@ -86,11 +110,17 @@ public enum Lockdown {
         if namespace.flag == CSANDBOX_NEW_MOUNT { hasMounts = false }
       }
     }
-    guard hasMounts else { return chrootInstead(&missing) }
-    do throws(SystemError) { try EmptyRoot.pivot() } catch { missing.append("no empty root: \(error)") }
+    guard hasMounts else { return chrootInstead(role, &missing) }
+    do throws(SystemError) { try EmptyRoot.pivot(files: role.files) } catch {
+      missing.append("no empty root: \(error)")
+    }
   }
 
-  private static func chrootInstead(_ missing: inout [String]) {
+  private static func chrootInstead(_ role: Role, _ missing: inout [String]) {
+    guard role.files.isEmpty else {
+      missing.append("no root of its own: it cannot be made without a mount namespace")
+      return
+    }
     guard Capabilities.has(CAP_SYS_CHROOT) else {
       missing.append("no empty root: CAP_SYS_CHROOT is missing")
       return

@@ -65,6 +65,8 @@ public struct Policy: Sendable, Equatable {
 public enum BuiltInPolicy: String, CaseIterable, Sendable {
   /// The whole device process.
   case device
+  /// The whole of a network process.
+  case network
   /// A virtual CPU's thread.
   case vcpu
 
@@ -72,6 +74,7 @@ public enum BuiltInPolicy: String, CaseIterable, Sendable {
   public var text: String {
     switch self {
     case .device: String(decoding: PackageResources.device_policy, as: UTF8.self)
+    case .network: String(decoding: PackageResources.network_policy, as: UTF8.self)
     case .vcpu: String(decoding: PackageResources.vcpu_policy, as: UTF8.self)
     }
   }

@@ -14,7 +14,7 @@ public enum SandboxError: Error, Equatable, Sendable, CustomStringConvertible {
   public var description: String {
     switch self {
     case .system(let error): "sandbox: \(error)"
-    case .start(let stage, let error): "device process: \(stage.rawValue): \(error)"
+    case .start(let stage, let error): "new process: \(stage.rawValue): \(error)"
     case .policy(let error): "\(error)"
     case .filter(let policy, let line?, let error): "\(policy).policy:\(line): \(error)"
     case .filter(let policy, nil, let error): "\(policy).policy: \(error)"

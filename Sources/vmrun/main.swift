@@ -9,6 +9,7 @@ import Sandbox
 StandardStream.ensureOpen()
 let arguments = Array(CommandLine.arguments.dropFirst())
 if arguments == [DeviceProcessMain.argument] { DeviceProcessMain.run() }
+if arguments == [NetworkProcessMain.argument] { NetworkProcessMain.run() }
 
 let status = VMRunCommand.launch(
   arguments,

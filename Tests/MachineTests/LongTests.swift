@@ -17,5 +17,9 @@ extension Machines {
     func killedWhileWriting(_ round: Int, _ interruption: Interruption) async throws {
       try await Disks.interruptWriting(interruption)
     }
+
+    @Test(arguments: 6...100) func killedWhileWritingQCOW2(_ round: Int) async throws {
+      try await QCOW2Disks.killWhileWriting(round)
+    }
   }
 }

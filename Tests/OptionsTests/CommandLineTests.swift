@@ -34,7 +34,16 @@ import struct X86.CPUModel
     Case("-c4 a.img") { $0.cpus = 4 },
     Case("--cpus 1 a.img") { _ in },
     Case("--disk a.img") { _ in },
-    Case("--disk a.img,format=raw,if=ide,readonly=off,cache=writeback,snapshot=off") { _ in },
+    Case("--disk a.img,format=auto,backing=off,if=ide,readonly=off,cache=writeback,snapshot=off") { _ in },
+    Case("--disk a.img,format=raw") { $0.blocks[0].format = .raw },
+    Case("--disk a.img,format=qcow2,backing=on") {
+      $0.blocks[0].format = .qcow2
+      $0.blocks[0].backing = .on
+    },
+    Case("--disk a.img,backing=b,,c.img,iops=500,bps=2M") {
+      $0.blocks[0].backing = .file("b,c.img")
+      $0.blocks[0].limits = BlockRateLimits(requests: 500, bytes: 2 << 20)
+    },
     Case("--disk a.img,readonly=on,cache=none") {
       $0.blocks[0].readOnly = true
       $0.blocks[0].cache = .none
@@ -153,11 +162,15 @@ import struct X86.CPUModel
     ("--boot cc a.img", "--boot cc: names a medium twice"),
     ("a.img b.img", "'b.img': only one image is booted; give further disks with --disk"),
     ("--disk ,readonly=on", "--disk: needs the path of a file"),
-    ("--disk a.img,format=qcow2", "--disk a.img: a disk option 'format' is 'qcow2'; it must be raw"),
+    ("--disk a.img,format=vmdk", "--disk a.img: a disk option 'format' is 'vmdk'; it must be raw, qcow2 or auto"),
+    (
+      "--disk a.img,iops=0",
+      "--disk a.img: a disk option 'iops' is '0', out of range; it must be a number from 1 to 1000000000"
+    ),
     (
       "--disk a.img,redonly=on",
       "--disk a.img: a disk has no option 'redonly', did you mean 'readonly'? "
-        + "It has format, if, readonly, cache, snapshot"
+        + "It has format, backing, if, readonly, cache, snapshot, iops, bps"
     ),
     (
       "--disk a.img,readonly",

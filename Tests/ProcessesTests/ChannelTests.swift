@@ -24,13 +24,23 @@ private func isReadable(_ channel: Channel) -> Bool {
     var spec = MachineSpec(cpus: 3, memory: 64 << 20, timeout: 5, sandbox: .strict)
     spec.blocks = [BlockSpec(id: "disk0", path: "/a \"b\"\n/ü.img", readOnly: true, cache: .none, snapshot: true)]
     spec.characters = [CharacterSpec(id: "serial0", endpoint: .unix("/run/x"))]
+    let endpoints: [NetworkEndpoint] = [
+      .user(forwards: [PortForward("tcp:127.0.0.1:2222-:22")].compactMap { $0 }), .tap(interface: "vm0", queues: 4),
+      .tapDescriptors([3, 4]), .unix(UnixNetwork(kind: .dgram, path: "/a", local: "/b")),
+    ]
+    spec.networks = endpoints.enumerated().map { index, endpoint in
+      NetworkSpec(
+        id: "net\(index)", endpoint: endpoint, card: .virtio, mac: MACAddress(machine: "a", index: index),
+        capture: "/c.pcap")
+    }
     spec.devices = [
       DeviceSpec(model: "ide-hd", id: "hd", properties: ["drive": .string("disk0"), "unit": .integer(.max)])
     ]
     let handoff = Handoff(
       spec: spec, sandbox: .strict, spin: .max, deviceMemory: 1 << 40,
       blocks: [.init(geometry: ImageGeometry(size: 1 << 62, alignment: 4096), hasOverlay: true)],
-      characters: [.init(kind: .listener, hasInput: false, hasOutput: true)], files: ["firmware", "vgabios"],
+      characters: [.init(kind: .listener, hasInput: false, hasOutput: true)], networks: [],
+      files: ["firmware", "vgabios"],
       terminal: [0, 255, 7])
     let (launcher, device) = try channels()
     let event = try SharedEvent()

@@ -1,3 +1,5 @@
+import LinuxSystem
+
 /// Memory aligned to 4 KiB, as direct I/O asks for.
 // Safety: the bytes live as long as the owner and are used by the one request that holds it.
 final class AlignedBuffer: @unchecked Sendable {
@@ -5,7 +7,7 @@ final class AlignedBuffer: @unchecked Sendable {
 
   init(count: Int) {
     bytes = .allocate(byteCount: max(count, 1), alignment: 4096)
-    bytes.initializeMemory(as: UInt8.self, repeating: 0)
+    fillWithZeroes(bytes)
   }
 
   deinit { bytes.deallocate() }

@@ -15,18 +15,75 @@ public final class FileBlockBackend: BlockBackend {
   /// Takes over what `OpenedImage.open` opened, and returns when the workers run: a sandbox may close then.
   /// `report` is given a line for the user at each host error's first time.
   public convenience init(
-    image: consuming Descriptor, overlay: consuming Descriptor?, spec: BlockSpec, geometry: ImageGeometry,
-    workers count: Int = maximumWorkers, report: @escaping @Sendable (String) -> Void = { _ in }
-  ) throws(SystemError) {
-    let file = HostImage(file: image, alignment: geometry.alignment, isCached: spec.cache != .none)
-    var layer: any ImageLayer = RawImage(file, size: geometry.size)
-    if let overlay { layer = try Overlay(file: overlay, over: layer) }
-    try self.init(layer, spec: spec, workers: count, report: report)
+    image: consuming Descriptor, overlay: consuming Descriptor?, backing: [(BackingFile, SharedDescriptor)] = [],
+    spec: BlockSpec, geometry: ImageGeometry, workers count: Int = maximumWorkers,
+    report: @escaping @Sendable (String) -> Void = { _ in }
+  ) throws(ImageError) {
+    var layer: (any ImageLayer)?
+    for (file, shared) in backing.reversed() {
+      let descriptor: Descriptor
+      do throws(SystemError) { descriptor = try shared.descriptor.duplicate() } catch {
+        throw ImageError(using: file.path, error)
+      }
+      layer = try Self.open(
+        descriptor, file.path, file.format, file.geometry, over: layer, isReadOnly: true, cache: .writeback, report)
+    }
+    var top = try Self.open(
+      image, spec.path, spec.format, geometry, over: layer, isReadOnly: spec.readOnly || spec.snapshot,
+      cache: spec.cache, report)
+    if spec.format != .qcow2, spec.formatIsProbed, !spec.snapshot { top = ProbedRawImage(top) }
+    do throws(SystemError) {
+      if let overlay { top = try Overlay(file: overlay, over: top) }
+      try self.init(top, spec: spec, workers: count, report: report)
+    } catch {
+      throw ImageError(using: spec.path, error)
+    }
   }
 
-  public convenience init(_ opened: consuming OpenedImage, spec: BlockSpec) throws(SystemError) {
+  private static func open(
+    _ image: consuming Descriptor, _ path: String, _ format: ImageFormat, _ geometry: ImageGeometry,
+    over backing: (any ImageLayer)?, isReadOnly: Bool, cache: CacheMode, _ report: (String) -> Void
+  ) throws(ImageError) -> any ImageLayer {
+    guard format == .qcow2 else {
+      return RawImage(HostImage(file: image, alignment: geometry.alignment, cache: cache), size: geometry.size)
+    }
+    do throws(LayerError) {
+      let header = try QCOW2Header(reading: image)
+      if backing == nil, let name = header.backingFile {
+        throw LayerError.unsupported(
+          "the image has the backing file \(quoted(name)): add backing=on to use it, or backing=PATH to name it")
+      }
+      let file = HostImage(
+        file: image, alignment: geometry.alignment, cache: cache,
+        sharesBlocks: header.clusterSize < geometry.alignment)
+      return try QCOW2Image(file, backing: backing, isReadOnly: isReadOnly) { report("\(path): \($0)") }
+    } catch {
+      throw ImageError(using: path, error)
+    }
+  }
+
+  /// Opens and closes an image that its last user has not closed. No data of it is read, and no file behind it.
+  public static func close(abandoned image: SharedDescriptor, spec: BlockSpec, geometry: ImageGeometry)
+    throws(ImageError)
+  {
+    guard spec.format == .qcow2 else { return }
+    do throws(LayerError) {
+      let descriptor = try onHost { () throws(SystemError) in try image.descriptor.duplicate() }
+      // Its size may be another by now, but not what the host asks for.
+      let file = HostImage(file: descriptor, alignment: geometry.alignment, cache: spec.cache, sharesBlocks: true)
+      try QCOW2Image(file, backing: nil, isReadOnly: false).close()
+    } catch {
+      throw ImageError(using: spec.path, error)
+    }
+  }
+
+  public convenience init(_ opened: consuming OpenedImage, spec: BlockSpec) throws(ImageError) {
+    var spec = spec
+    spec.formatIsProbed = spec.format == .auto
+    spec.format = opened.format
     let geometry = opened.geometry
-    try self.init(image: opened.image, overlay: opened.overlay, spec: spec, geometry: geometry)
+    let backing = Array(zip(opened.backing, opened.backingDescriptors))
+    try self.init(image: opened.image, overlay: opened.overlay, backing: backing, spec: spec, geometry: geometry)
   }
 
   init(
@@ -70,7 +127,10 @@ public final class FileBlockBackend: BlockBackend {
     return request.fits(in: size) ? nil : .outOfRange
   }
 
-  public func drain() { core.drain() }
+  public func drain() {
+    core.drain()
+    core.close()
+  }
 
   public func onResize(_ notify: (@Sendable (UInt64) -> Void)?) { core.onResize(notify) }
 
@@ -200,24 +260,28 @@ extension FileBlockBackend {
         case .write: try layer.write(request.buffers, at: request.offset)
         case .flush:
           guard !spec.readOnly else { break }
-          try flush()
+          try layer.flush()
         case .discard: try layer.discard(at: request.offset, request.length)
         case .writeZeroes(let mayUnmap):
           try layer.writeZeroes(at: request.offset, request.length, mayUnmap: mayUnmap)
         }
-        if spec.cache == .writethrough, request.operation.changesMedium { try flush() }
+        if spec.cache == .writethrough, request.operation.changesMedium { try layer.flush() }
         return .success(())
       } catch {
-        if state.withLock({ $0.reported.insert(error.reportKey).inserted }) {
-          report("\(spec.path): \(error); the guest is told of an I/O error")
-        }
+        tell(error, "the guest is told of an I/O error")
         return .failure(BlockError(error))
       }
     }
 
-    private func flush() throws(LayerError) {
-      guard spec.cache != .unsafe else { return }
-      try layer.flush()
+    /// What a format keeps in memory goes to the file, too.
+    func close() {
+      guard !spec.readOnly else { return }
+      do throws(LayerError) { try layer.close() } catch { tell(error, "the image may not be complete") }
+    }
+
+    private func tell(_ error: LayerError, _ consequence: String) {
+      guard state.withLock({ $0.reported.insert(error.reportKey).inserted }) else { return }
+      report("\(spec.path): \(error); \(consequence)")
     }
   }
 }

@@ -1,4 +1,5 @@
 import LinuxSystem
+import MachineModel
 import Synchronization
 
 /// An open image file or block device of the host, reached with any alignment where the host asks for aligned requests.
@@ -8,9 +9,11 @@ import Synchronization
 final class HostImage: ImageStorage {
   private let file: Descriptor
   let alignment: Int
+  var isEmptyBeyondEnd: Bool { !isBlockDevice }
   private let isBlockDevice: Bool
   /// A failed flush stays failed. Without the host's cache, each one counts for itself.
   private let rememberFlushError: Bool
+  private let flushes: Bool
   private let flushError = Mutex<SystemError?>(nil)
   /// What the host has turned out not to do.
   private let missing = Mutex<Missing>([])
@@ -25,11 +28,13 @@ final class HostImage: ImageStorage {
     static let discard = Missing(rawValue: 1 << 2)
   }
 
-  init(file: consuming Descriptor, alignment: Int, isCached: Bool = true, sharesBlocks: Bool = false) {
+  /// With `.unsafe` a flush does nothing.
+  init(file: consuming Descriptor, alignment: Int, cache: CacheMode = .writeback, sharesBlocks: Bool = false) {
     isBlockDevice = (try? file.kind()) == .blockDevice
     self.file = file
     self.alignment = alignment
-    rememberFlushError = isCached
+    rememberFlushError = cache != .none
+    flushes = cache != .unsafe
     self.sharesBlocks = sharesBlocks && alignment > 1
   }
 
@@ -126,6 +131,7 @@ final class HostImage: ImageStorage {
   /// Once this has failed it fails for ever: the host's cache drops what it could not write and says so only once
   /// (fsync(2)), so a later success would say nothing of the writes before. Without that cache each try counts.
   func flush() throws(LayerError) {
+    guard flushes else { return }
     if let error = flushError.withLock({ $0 }) { throw .host(error) }
     do throws(SystemError) {
       try file.synchronizeData()

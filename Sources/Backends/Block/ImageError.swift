@@ -15,6 +15,10 @@ public struct ImageError: Error, Equatable, Sendable, CustomStringConvertible {
     /// The file system or the image's size does not allow `cache=none`.
     case noDirectAccess
     case noOverlay
+    /// The format's rules are broken, or it needs what vmrun does not have.
+    case badFormat
+    /// The image needs a file behind it that was not given, or was given one that it does not have.
+    case backing
     case host(errno: CInt)
   }
 
@@ -47,6 +51,14 @@ public struct ImageError: Error, Equatable, Sendable, CustomStringConvertible {
       self.init(path, .noDirectAccess, "the file system does not allow cache=none: use cache=writeback")
     } else {
       self.init(path, .host(errno: error.errno), "cannot be opened: \(error.reason)")
+    }
+  }
+
+  /// What a layer says of the open image.
+  init(using path: String, _ error: LayerError) {
+    switch error {
+    case .host(let error): self.init(using: path, error)
+    default: self.init(path, .badFormat, "\(error)")
     }
   }
 

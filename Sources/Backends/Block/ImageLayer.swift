@@ -16,14 +16,14 @@ protocol ImageLayer: AnyObject, Sendable {
   func writeZeroes(at offset: UInt64, _ length: UInt64, mayUnmap: Bool) throws(LayerError)
   /// Makes all finished writes stable, as far as the cache mode promises.
   func flush() throws(LayerError)
-  /// Leaves the image as if it were closed; nothing is written afterwards unless something else is.
+  /// Leaves the file as if nobody had it open; it may be written to again.
   func close() throws(LayerError)
   /// The size by a new look at the host.
   func measure() throws(LayerError) -> UInt64
 }
 
 extension ImageLayer {
-  func close() throws(LayerError) { try flush() }
+  func close() throws(LayerError) {}
   func measure() throws(LayerError) -> UInt64 { size }
 }
 
@@ -32,16 +32,21 @@ enum LayerError: Error, Equatable, Sendable, CustomStringConvertible {
   case host(SystemError)
   /// The image contradicts itself; the text says how.
   case corrupt(String)
+  /// vmrun does not have what the image needs.
+  case unsupported(String)
   /// The image takes no writes any more.
   case readOnly
+  /// The write would make a raw image look like another format.
+  case disguise
   /// The format cannot hold it.
   case tooLarge(String)
 
   var description: String {
     switch self {
     case .host(let error): "\(error)"
-    case .corrupt(let text), .tooLarge(let text): text
+    case .corrupt(let text), .unsupported(let text), .tooLarge(let text): text
     case .readOnly: "the image is read-only"
+    case .disguise: "the guest writes what makes a raw image look like qcow2: add format=raw to let it"
     }
   }
 
@@ -50,7 +55,9 @@ enum LayerError: Error, Equatable, Sendable, CustomStringConvertible {
     switch self {
     case .host(let error): "\(error.errno)"
     case .corrupt: "corrupt"
+    case .unsupported: "unsupported"
     case .readOnly: "read-only"
+    case .disguise: "disguise"
     case .tooLarge: "too large"
     }
   }
@@ -60,7 +67,7 @@ extension BlockError {
   init(_ error: LayerError) {
     switch error {
     case .host(let error): self.init(error)
-    case .corrupt: self = .host(errno: ErrorNumber.inputOutput)
+    case .corrupt, .unsupported, .disguise: self = .host(errno: ErrorNumber.inputOutput)
     case .readOnly: self = .readOnly
     case .tooLarge: self = .noSpace
     }
@@ -78,6 +85,6 @@ extension BlockError {
 }
 
 /// Runs a call of the host whose error is the layer's.
-func onHost<Result>(_ body: () throws(SystemError) -> Result) throws(LayerError) -> Result {
+func onHost<Result: ~Copyable>(_ body: () throws(SystemError) -> Result) throws(LayerError) -> Result {
   do throws(SystemError) { return try body() } catch { throw .host(error) }
 }

@@ -4,6 +4,8 @@ protocol ImageStorage: AnyObject, Sendable {
   func size() throws(LayerError) -> UInt64
   /// The alignment the host asks for; other writes read and write back whole blocks of it.
   var alignment: Int { get }
+  /// What lies beyond the end reads as zero once it is within the file.
+  var isEmptyBeyondEnd: Bool { get }
   /// Fills the buffers. The end of the file before that is EIO, or zeroes with `zeroFill`.
   func read(_ buffers: [UnsafeMutableRawBufferPointer], at offset: UInt64, zeroFill: Bool) throws(LayerError)
   func write(_ buffers: [UnsafeMutableRawBufferPointer], at offset: UInt64) throws(LayerError)

@@ -20,7 +20,8 @@ final class Overlay: ImageLayer {
   /// Covers all of `base`; the file gets the length it needs.
   init(file: consuming Descriptor, over base: any ImageLayer) throws(SystemError) {
     let size = base.size
-    try file.truncate(to: Self.fileSize(of: size))
+    let whole = Self.fileSize(of: size)
+    if try file.imageSize() != whole { try file.truncate(to: whole) }
     self.file = file
     self.base = base
     self.size = size

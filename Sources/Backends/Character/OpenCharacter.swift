@@ -91,62 +91,9 @@ private func createOutput(_ path: String, _ id: String) throws(CharacterError) -
 /// A listening Unix socket at the path, in place of one that is left over from a process that has ended. `id` is who
 /// wants it, for the error.
 public func listenAt(_ path: String, _ id: String) throws(CharacterError) -> Descriptor {
-  guard path.utf8.count <= UnixSocket.maximumPathLength else {
-    throw CharacterError(
-      "\(id): \(path): a socket path has at most \(UnixSocket.maximumPathLength) bytes; give a shorter or relative one")
-  }
   do {
-    return try UnixSocket.listen(at: path)
+    return try SocketPath.bind(path) { path throws(SystemError) in try UnixSocket.listen(at: path) }
   } catch {
-    guard error.errno == ErrorNumber.addressInUse else {
-      throw CharacterError("\(id): cannot listen at \(path): \(error.reason)")
-    }
-  }
-  try removeStale(path, id)
-  do {
-    return try UnixSocket.listen(at: path)
-  } catch {
-    throw CharacterError("\(id): cannot listen at \(path): \(error.reason)")
-  }
-}
-
-private enum PathState {
-  case free
-  case listening
-  case stale
-  case notSocket
-}
-
-private func state(of path: String) throws(SystemError) -> PathState {
-  do {
-    guard try UnixSocket.isSocket(path) else { return .notSocket }
-    _ = try UnixSocket.connect(to: path)
-    return .listening
-  } catch {
-    switch error.errno {
-    case ErrorNumber.noSuchFile: return .free
-    case ErrorNumber.connectionRefused: return .stale
-    default: throw error
-    }
-  }
-}
-
-/// Removes a socket file whose listener is dead. Anything else at the path stays.
-private func removeStale(_ path: String, _ id: String) throws(CharacterError) {
-  do throws(SystemError) {
-    switch try state(of: path) {
-    case .free: return
-    case .stale: try removeFile(path)
-    case .listening: throw SystemError("connect", path, errno: ErrorNumber.addressInUse)
-    case .notSocket: throw SystemError("bind", path, errno: ErrorNumber.exists)
-    }
-  } catch {
-    switch error.errno {
-    case ErrorNumber.addressInUse:
-      throw CharacterError("\(id): \(path) is in use by another process; give another path")
-    case ErrorNumber.exists:
-      throw CharacterError("\(id): \(path) exists and is not a socket; remove it or give another path")
-    default: throw CharacterError("\(id): cannot listen at \(path): \(error.reason)")
-    }
+    throw CharacterError("\(id): \(error)")
   }
 }

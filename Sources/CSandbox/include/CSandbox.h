@@ -90,6 +90,8 @@ struct csandbox_landlock_ruleset {
 int csandbox_landlock_abi(void);
 /// A rule set without rules; `size` is that of the structure in the kernel's ABI.
 int csandbox_landlock_create(const struct csandbox_landlock_ruleset *ruleset, unsigned long size);
+/// Adds the right to read the open file.
+int csandbox_landlock_allow_reading(int ruleset, int file);
 int csandbox_landlock_restrict(int ruleset);
 
 /// Installs a BPF program of `count` instructions on this thread, or on all threads of the process.

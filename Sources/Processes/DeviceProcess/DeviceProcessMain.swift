@@ -19,8 +19,13 @@ public enum DeviceProcessMain {
     ignore(SignalNumber.brokenPipe)
     ignore(SignalNumber.fileSizeExceeded)
     let channel = Channel(owning: Descriptor(owning: channelDescriptor))
-    guard let (message, payload, descriptors) = channel.receive(), message == .configure else { endProcessNow(125) }
+    guard let (message, payload, descriptors) = channel.receive() else { endProcessNow(125) }
     do {
+      if message == .closeImages {
+        try UnclosedImages.closeAll(payload, descriptors, channel: channel)
+        endProcessNow(0)
+      }
+      guard message == .configure else { endProcessNow(125) }
       let handoff = try Handoff.decode(payload)
       let machine = try DeviceMachine(handoff, descriptors, channel: channel)
       machine.serve()

@@ -23,7 +23,7 @@ final class DeviceResources: HostResources {
   private static let fileLimit = 16 << 20
 
   /// Takes over the descriptors behind the fixed ones, in the order that `Handoff` gives.
-  init(_ handoff: Handoff, _ descriptors: ArraySlice<CInt>, channel: Channel) throws(SystemError) {
+  init(_ handoff: Handoff, _ descriptors: ArraySlice<CInt>, channel: Channel) throws {
     var next = descriptors.makeIterator()
     func take() throws(SystemError) -> Descriptor {
       guard let raw = next.next() else {
@@ -36,8 +36,13 @@ final class DeviceResources: HostResources {
     for (spec, block) in zip(handoff.spec.blocks, handoff.blocks) {
       let image = try take()
       let overlay: Descriptor? = block.hasOverlay ? try take() : nil
-      blocks[spec.id] = try FileBlockBackend(
-        image: image, overlay: overlay, spec: spec, geometry: block.geometry, report: report)
+      var backing: [(BackingFile, SharedDescriptor)] = []
+      for file in block.backing { backing.append((file, SharedDescriptor(try take()))) }
+      let backend = try FileBlockBackend(
+        image: image, overlay: overlay, backing: backing, spec: spec, geometry: block.geometry, report: report)
+      blocks[spec.id] =
+        spec.limits == BlockRateLimits()
+        ? backend : try LimitedBlockBackend(backend, name: spec.id, limits: spec.limits)
     }
     var characters: [String: any CharacterBackend] = [:]
     var terminal: StreamCharacterBackend?
@@ -53,6 +58,10 @@ final class DeviceResources: HostResources {
           character.kind, descriptor: output, report: report)
       }
     }
+    var networks: [String: any NetworkBackend] = [:]
+    for (spec, plan) in zip(handoff.spec.networks, handoff.networks) {
+      networks[spec.id] = try makeNetworkBackend(spec.id, plan, report: report) { () throws(SystemError) in try take() }
+    }
     if handoff.spec.vsock != nil {
       sockets = try UnixVsockBackend(listener: try take()) { request, port in
         // Where the launcher is gone, so is the guest.
@@ -66,7 +75,7 @@ final class DeviceResources: HostResources {
     self.blocks = blocks
     self.characters = characters
     self.terminal = terminal
-    networks = Dictionary(handoff.spec.networks.map { ($0.id, DisconnectedNetwork()) }) { first, _ in first }
+    self.networks = networks
     self.files = Mutex(files)
   }
 
@@ -94,6 +103,7 @@ final class DeviceResources: HostResources {
   /// Finishes disk requests and gives the host what is still queued for it.
   func drain(nanoseconds: UInt64) {
     for block in blocks.values { block.drain() }
+    for network in networks.values { network.drain() }
     for character in characters.values { character.drain(nanoseconds: nanoseconds) }
   }
 }

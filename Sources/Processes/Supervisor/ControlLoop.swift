@@ -7,6 +7,7 @@ import Sandbox
 struct ControlLoop<Machine: VirtualMachine>: ~Copyable {
   private let running: RunningMachine<Machine>
   private let devices: DeviceProcessLink
+  private let networks: NetworkProcesses
   private let signals: SignalDescriptor
   private var pump: InputPump?
   private let terminal: TerminalMode?
@@ -18,11 +19,13 @@ struct ControlLoop<Machine: VirtualMachine>: ~Copyable {
   private static var resetPatience: UInt64 { 120_000_000_000 }
 
   init(
-    _ running: RunningMachine<Machine>, devices: DeviceProcessLink, signals: consuming SignalDescriptor,
+    _ running: RunningMachine<Machine>, devices: DeviceProcessLink, networks: NetworkProcesses,
+    signals: consuming SignalDescriptor,
     pump: consuming InputPump?, terminal: TerminalMode?, spec: MachineSpec
   ) {
     self.running = running
     self.devices = devices
+    self.networks = networks
     self.signals = signals
     self.pump = pump
     self.terminal = terminal
@@ -43,6 +46,9 @@ struct ControlLoop<Machine: VirtualMachine>: ~Copyable {
         devices.channel.raw, devices.child.pidfd.raw, signals.descriptor.raw, running.reports.event.descriptor.raw,
         running.violations.event.raw,
       ].map { PollEntry($0, .readable) }
+      let network = entries.count..<entries.count + networks.count
+      entries += networks.interests
+      let keys = entries.count
       entries += pump?.interests ?? []
       let wait = [deadline, resetDeadline].compactMap { $0 }.min().map { $0 - now }
       waitForDescriptors(&entries, milliseconds: pollMilliseconds(wait))
@@ -75,7 +81,8 @@ struct ControlLoop<Machine: VirtualMachine>: ~Copyable {
         // The vCPU is parked where it was, so the machine is not paused as it otherwise would be.
         return .sandboxViolation(running.violations.callName ?? "a system call", by: "a vCPU thread")
       }
-      if ready[5...].contains(true), let commands = pump?.pump(hasInput: ready[5]) {
+      if ready[network].contains(true), let outcome = networks.check() { return finish(outcome) }
+      if ready[keys...].contains(true), let commands = pump?.pump(hasInput: ready[keys]) {
         for command in commands {
           switch command {
           case .quit: return finish(.quit)

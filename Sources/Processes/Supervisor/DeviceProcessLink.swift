@@ -2,6 +2,7 @@ import LinuxSystem
 import Logging
 import MachineModel
 import Sandbox
+import Synchronization
 
 /// The launcher's end of the device process.
 final class DeviceProcessLink: Sendable {
@@ -10,6 +11,10 @@ final class DeviceProcessLink: Sendable {
   private let page: MachinePage
   private let sandbox: SandboxLevel
   private let log: Logger
+  private let finished = Atomic(false)
+
+  /// Whether the process has said that everything is written and closed.
+  var hasFinished: Bool { finished.load(ordering: .relaxed) }
 
   /// The device process has this long to come up, and to finish.
   private static let patience: UInt64 = 30_000_000_000
@@ -34,14 +39,16 @@ final class DeviceProcessLink: Sendable {
       throw Outcome.failed("--sandbox strict: \(missing)")
     }
     for layer in child.missingLayers { log.warning("sandbox: \(layer)") }
+    var resolved = spec
+    resolved.blocks = resources.blockSpecs
     let handoff = Handoff(
-      spec: spec, sandbox: spec.sandbox, spin: spinCycles(vcpus: spec.cpus),
+      spec: resolved, sandbox: spec.sandbox, spin: spinCycles(vcpus: spec.cpus),
       deviceMemory: UInt64(memory.device.count), blocks: resources.blocks, characters: resources.characters,
-      files: resources.files, terminal: terminal?.bytes)
+      networks: resources.networks, files: resources.files, terminal: terminal?.bytes)
     var descriptors = [memory.ramFile.raw, memory.pageFile.raw, memory.deviceFile.raw] + resources.descriptors
     if terminal != nil { descriptors.append(StandardStream.input.rawValue) }
     guard descriptors.count <= DatagramSocket.maximumDescriptors else {
-      throw LaunchError("the machine has too many disks and connections: \(resources.descriptors.count)")
+      throw LaunchError("the machine has too many disks, networks and connections: \(resources.descriptors.count)")
     }
     do {
       try channel.send(.configure, handoff.encoded(), descriptors: descriptors)
@@ -124,7 +131,10 @@ final class DeviceProcessLink: Sendable {
       guard !entries[0].ready.isEmpty else { continue }
       guard let received = message(within: 0) else { return nil }
       if received.message == .finishing { end = start + Self.patience }
-      if received.message == .finished { return received.payload }
+      if received.message == .finished {
+        finished.store(true, ordering: .relaxed)
+        return received.payload
+      }
     }
   }
 }

@@ -20,8 +20,17 @@ struct LaunchError: Error, CustomStringConvertible {
 struct OpenedResources: ~Copyable {
   private(set) var descriptors: [CInt] = []
   private(set) var blocks: [Handoff.Block] = []
+  /// The machine's disks with the formats that were found.
+  private(set) var blockSpecs: [BlockSpec] = []
   private(set) var characters: [Handoff.Character] = []
+  private(set) var networks: [NetworkPlan] = []
+  /// Ends of the frame sockets of user networks, for their processes.
+  private(set) var userNetworks: [UserNetworkEnd] = []
+  /// What connects lost peers of networks again.
+  private(set) var connectors: [PeerConnector] = []
   private(set) var files: [String] = []
+  /// To be closed should the device process not come to it.
+  private(set) var images: UnclosedImages
   /// The write end of the serial port's input, where one is connected to standard input.
   private(set) var input: CInt?
   /// Lines for the user, such as a pseudoterminal's path.
@@ -30,8 +39,10 @@ struct OpenedResources: ~Copyable {
   private(set) var temporaryPaths: [String] = []
 
   init(_ spec: MachineSpec, registry: Registry) throws {
+    images = UnclosedImages(sandbox: spec.sandbox)
     for block in spec.blocks { try open(block) }
     for character in spec.characters { try open(character) }
+    for network in spec.networks { try open(network) }
     if let vsock = spec.vsock {
       add(try listenAt(vsock.path, "--vsock"))
       temporaryPaths.append(vsock.path)
@@ -46,15 +57,31 @@ struct OpenedResources: ~Copyable {
     }
   }
 
-  deinit { for descriptor in descriptors { _ = Descriptor(owning: descriptor) } }
+  deinit {
+    for descriptor in descriptors + userNetworks.map(\.descriptor) { _ = Descriptor(owning: descriptor) }
+  }
+
+  /// A user network and its process's end of the socket for frames.
+  struct UserNetworkEnd {
+    let spec: NetworkSpec
+    let descriptor: CInt
+  }
 
   private mutating func add(_ descriptor: consuming Descriptor) { descriptors.append(descriptor.release()) }
 
   private mutating func open(_ spec: BlockSpec) throws {
-    let (image, overlay, geometry) = try OpenedImage.open(spec).takeApart()
-    descriptors.append(image)
-    if let overlay { descriptors.append(overlay) }
-    blocks.append(Handoff.Block(geometry: geometry, hasOverlay: overlay != nil))
+    let opened = try OpenedImage.open(spec)
+    var resolved = spec
+    resolved.formatIsProbed = spec.format == .auto
+    resolved.format = opened.format
+    blockSpecs.append(resolved)
+    let (geometry, backing) = (opened.geometry, opened.backing)
+    try images.add(resolved, geometry, opened.image)
+    let numbers = try opened.takeDescriptors()
+    descriptors.append(numbers.image)
+    if let overlay = numbers.overlay { descriptors.append(overlay) }
+    descriptors += numbers.backing
+    blocks.append(Handoff.Block(geometry: geometry, hasOverlay: numbers.overlay != nil, backing: backing))
   }
 
   private mutating func open(_ spec: CharacterSpec) throws {
@@ -73,6 +100,16 @@ struct OpenedResources: ~Copyable {
     let descriptor = opened.descriptor.take()
     characters.append(Handoff.Character(kind: kind, hasInput: false, hasOutput: descriptor != nil))
     if let descriptor { add(descriptor) }
+  }
+
+  private mutating func open(_ spec: NetworkSpec) throws {
+    var opened = try openNetwork(spec)
+    let (parts, processEnd) = opened.take()
+    descriptors += parts
+    networks.append(opened.plan)
+    if let processEnd { userNetworks.append(UserNetworkEnd(spec: spec, descriptor: processEnd)) }
+    if let path = opened.temporaryPath { temporaryPaths.append(path) }
+    if let connector = opened.connector { connectors.append(connector) }
   }
 
   /// Gives the input pipe's write end away.

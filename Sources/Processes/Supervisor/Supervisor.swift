@@ -59,16 +59,22 @@ public enum Supervisor {
       SignalNumber.windowChanged,
     ])
     let pump = resources.takeInput().map { InputPump(pipe: Descriptor(owning: $0), isTerminal: terminal != nil) }
+    let images = resources.images
+    let networks = try NetworkProcesses(resources.userNetworks, sandbox: spec.sandbox, log: log)
+    for connector in resources.connectors { try connector.start() }
     let devices = try DeviceProcessLink(spec, memory, resources, terminal: terminal, log: log)
+    defer { if !devices.hasFinished { images.close(log) } }
 
     let running = try RunningMachine(make(host), spec: spec, memory: memory)
     try devices.awaitReady(connect: running.connect)
+    try networks.awaitReady()
     if let notice { log.notice("\(notice)") }
     _ = consume resources
     terminal?.enterRaw()
     if let size = terminal?.size { try devices.resize(size) }
     defer { terminal?.restore() }
-    var loop = ControlLoop(running, devices: devices, signals: signals, pump: pump, terminal: terminal, spec: spec)
+    var loop = ControlLoop(
+      running, devices: devices, networks: networks, signals: signals, pump: pump, terminal: terminal, spec: spec)
     defer { if let summary = running.summary { log.notice("\(summary)") } }
     return try loop.run()
   }

@@ -44,13 +44,14 @@ final class E1000Device: PCIDevice, NetworkReceiver, @unchecked Sendable {
 
   private let state: Mutex<State>
   private let transmitter = Mutex(E1000Transmitter())
-  private let continuation = Mutex<MachineTimer?>(nil)
+  /// Sends, so that no vCPU waits for the host; nil until the card is complete.
+  private let worker = Mutex<DeviceWorker?>(nil)
   private let memory: GuestMemory
   private let clock: any MachineClock
   private let backend: (any NetworkBackend)?
   private let offloads: NetworkOffloads
 
-  init(id: String, address: EthernetAddress, backend: (any NetworkBackend)?, board: Board) {
+  init(id: String, address: EthernetAddress, backend: (any NetworkBackend)?, board: Board) throws(DeviceError) {
     memory = board.memory
     clock = board.clock
     self.backend = backend
@@ -70,7 +71,8 @@ final class E1000Device: PCIDevice, NetworkReceiver, @unchecked Sendable {
       }
     }
     state.withLock { $0.timer = timer }
-    continuation.withLock { $0 = board.timers.timer { [weak self] in self?.transmit() } }
+    let worker = try board.workers.worker(id) { [unowned self] _ in transmit() }
+    self.worker.withLock { $0 = worker }
   }
 
   /// Plugs the card in; frames from the host arrive from now on.
@@ -131,7 +133,7 @@ final class E1000Device: PCIDevice, NetworkReceiver, @unchecked Sendable {
       if effect.contains(.transmit), !state.canTransmit { effect.remove(.transmit) }
     }
     if effect.contains(.receive) { backend?.resume() }
-    if effect.contains(.transmit) { transmit() }
+    if effect.contains(.transmit) { wake() }
   }
 
   /// Brings what follows from the chip's state up to date.
@@ -210,15 +212,16 @@ final class E1000Device: PCIDevice, NetworkReceiver, @unchecked Sendable {
 
   // MARK: Transmission
 
-  /// Sends what the ring holds, a batch at a time; goes on later where there is more.
-  private func transmit() {
-    let isDone = transmitter.withLock { transmitter -> Bool in
+  private func wake() { worker.withLock { $0 }?.wake() }
+
+  /// Sends what the ring holds, a batch at a time.
+  private func transmit() -> WorkerState {
+    transmitter.withLock { transmitter in
       for _ in 0..<Self.batch {
-        guard step(&transmitter) else { return true }
+        guard step(&transmitter) else { return .idle }
       }
-      return false
+      return .busy
     }
-    if !isDone { continuation.withLock { $0?.arm(at: 0) } }
   }
 
   /// Takes the transmitter one frame or one stretch of descriptors further; false when there is nothing to do for now.
@@ -261,7 +264,7 @@ final class E1000Device: PCIDevice, NetworkReceiver, @unchecked Sendable {
     return transmitter.frameParts.withUnsafeBufferPointer { backend.send($0, transmitter.frameHeader) }
   }
 
-  func sendable() { continuation.withLock { $0?.arm(at: 0) } }
+  func sendable() { wake() }
 
   // MARK: Reception
 
@@ -295,7 +298,7 @@ extension E1000Device {
     ]
   ) { id, properties, board throws(DeviceError) in
     let place = try board.networkCardSlot(properties)
-    let device = E1000Device(
+    let device = try E1000Device(
       id: id, address: properties.cardAddress, backend: try board.network("netdev", properties), board: board)
     try device.plug(slot: place.slot, function: place.function, into: board)
     return device

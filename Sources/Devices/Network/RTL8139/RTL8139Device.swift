@@ -34,12 +34,13 @@ final class RTL8139Device: PCIDevice, NetworkReceiver, @unchecked Sendable {
 
   private let state: Mutex<State>
   private let transmission = Mutex(Transmission())
-  private let continuation = Mutex<MachineTimer?>(nil)
+  /// Sends, so that no vCPU waits for the host; nil until the card is complete.
+  private let worker = Mutex<DeviceWorker?>(nil)
   private let memory: GuestMemory
   private let clock: any MachineClock
   private let backend: (any NetworkBackend)?
 
-  init(id: String, address: EthernetAddress, backend: (any NetworkBackend)?, board: Board) {
+  init(id: String, address: EthernetAddress, backend: (any NetworkBackend)?, board: Board) throws(DeviceError) {
     memory = board.memory
     clock = board.clock
     self.backend = backend
@@ -59,7 +60,8 @@ final class RTL8139Device: PCIDevice, NetworkReceiver, @unchecked Sendable {
       }
     }
     state.withLock { $0.timer = timer }
-    continuation.withLock { $0 = board.timers.timer { [weak self] in self?.transmit() } }
+    let worker = try board.workers.worker(id) { [unowned self] _ in transmit() }
+    self.worker.withLock { $0 = worker }
   }
 
   /// Plugs the card in; frames from the host arrive from now on.
@@ -125,7 +127,7 @@ final class RTL8139Device: PCIDevice, NetworkReceiver, @unchecked Sendable {
       }
     }
     if effect.contains(.receive) { backend?.resume() }
-    if effect.contains(.transmit) { transmit() }
+    if effect.contains(.transmit) { wake() }
   }
 
   // MARK: Registers
@@ -164,18 +166,21 @@ final class RTL8139Device: PCIDevice, NetworkReceiver, @unchecked Sendable {
 
   // MARK: Transmission
 
-  /// Sends what the descriptors hold. There are four, so this ends.
-  private func transmit() {
+  private func wake() { worker.withLock { $0 }?.wake() }
+
+  /// Sends what the descriptors hold.
+  private func transmit() -> WorkerState {
     transmission.withLock { transmission in
       for _ in 0..<4 {
-        guard let frame = state.withLock({ $0.isBusMaster ? $0.chip.nextTransmission : nil }) else { return }
-        guard let isAborted = send(frame, &transmission.parts) else { return }
+        guard let frame = state.withLock({ $0.isBusMaster ? $0.chip.nextTransmission : nil }) else { return .idle }
+        guard let isAborted = send(frame, &transmission.parts) else { return .idle }
         change { state, _ in
           if isAborted { state.chip.systemFailed() }
           state.chip.transmitted(frame, isAborted: isAborted)
           return []
         }
       }
+      return .busy
     }
   }
 
@@ -206,7 +211,7 @@ final class RTL8139Device: PCIDevice, NetworkReceiver, @unchecked Sendable {
     return false
   }
 
-  func sendable() { continuation.withLock { $0?.arm(at: 0) } }
+  func sendable() { wake() }
 
   // MARK: Reception
 
@@ -244,7 +249,7 @@ extension RTL8139Device {
     ]
   ) { id, properties, board throws(DeviceError) in
     let place = try board.networkCardSlot(properties)
-    let device = RTL8139Device(
+    let device = try RTL8139Device(
       id: id, address: properties.cardAddress, backend: try board.network("netdev", properties), board: board)
     try device.plug(slot: place.slot, function: place.function, into: board)
     return device

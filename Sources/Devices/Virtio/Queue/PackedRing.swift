@@ -27,6 +27,9 @@ struct PackedRing {
   private var usedWrap = true
   /// Descriptors used since the last `publish`.
   private var unpublished = 0
+  /// Offset and flags of the first of them, which are stored last: a driver that sees one sees them all, as the buffers
+  /// of one frame need it (§5.1.6.4.1).
+  private var first: (offset: Int, flags: UInt16) = (0, 0)
 
   init?(_ memory: GuestMemory, _ layout: VirtqueueLayout, _ features: VirtioFeatures) {
     let size = Int(layout.size)
@@ -99,7 +102,11 @@ struct PackedRing {
     if written > 0 { flags |= DescriptorFlag.write }
     ring.store32(written, offset + 8)
     ring.store16(token.id, offset + 12)
-    ring.store16(flags, offset + Self.flagsOffset)
+    if unpublished == 0 {
+      first = (offset + Self.flagsOffset, flags)
+    } else {
+      ring.store16(flags, offset + Self.flagsOffset)
+    }
     nextUsed += Int(token.descriptors)
     if nextUsed >= size {
       nextUsed -= size
@@ -111,7 +118,8 @@ struct PackedRing {
   /// True: the driver wants an interrupt for what was given back (§2.8.10).
   mutating func publish() -> Bool {
     guard unpublished > 0 else { return false }
-    let first = nextUsed - unpublished
+    ring.store16(first.flags, first.offset)
+    let start = nextUsed - unpublished
     unpublished = 0
     // The used descriptors must be seen before the driver's wish is looked at.
     atomicMemoryFence(ordering: .sequentiallyConsistent)
@@ -122,7 +130,7 @@ struct PackedRing {
       var event = Int(position & 0x7FFF)
       // Of the lap before.
       if (position & 0x8000 != 0) != usedWrap { event -= size }
-      return first <= event && event < nextUsed
+      return start <= event && event < nextUsed
     default: return true
     }
   }
