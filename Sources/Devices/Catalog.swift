@@ -29,9 +29,13 @@ public let catalog = Registry([
   VirtioBalloon.model,
   VirtioConsole.model,
   VirtioVsock.model,
+  SCSIDriveDevice.controller,
   VirtioNetwork.model,
   E1000Device.model,
   RTL8139Device.model,
+  // On a virtio-scsi-pci.
+  SCSIDriveDevice.disk,
+  SCSIDriveDevice.cdrom,
   // Ports of a virtio-serial-pci.
   VirtioConsole.console,
   VirtioConsole.port,

@@ -57,7 +57,8 @@ public final class UnixVsockBackend: VsockBackend {
   /// The answer to a request: a connected non-blocking stream socket, or nil where nobody listens.
   public func answered(request: UInt32, _ descriptor: consuming Descriptor?) {
     guard let answer = state.withLock({ $0.requests.removeValue(forKey: request) }) else { return }
-    answer(descriptor.take().flatMap { add($0, isAsked: false) })
+    guard let socket = descriptor.take() else { return answer(nil) }
+    answer(add(socket, isAsked: false))
   }
 
   private func run() {
@@ -73,7 +74,7 @@ public final class UnixVsockBackend: VsockBackend {
   }
 
   private func accept() {
-    do {
+    do throws(SystemError) {
       // One at a time: the listener stays ready while others wait.
       _ = add(try UnixSocket.accept(from: listener.raw), isAsked: true)
     } catch {
@@ -167,9 +168,9 @@ final class UnixVsockStream: VsockStream {
   }
 
   func receive(into buffer: UnsafeMutableRawBufferPointer) -> VsockReceived {
-    descriptor.withLock { descriptor in
+    descriptor.withLock { descriptor -> VsockReceived in
       guard let raw = descriptor?.raw else { return .end }
-      do {
+      do throws(SystemError) {
         let count = try readDescriptor(raw, into: buffer)
         return count > 0 ? .bytes(count) : .end
       } catch {
@@ -179,9 +180,9 @@ final class UnixVsockStream: VsockStream {
   }
 
   func send(_ bytes: UnsafeRawBufferPointer) -> Int? {
-    descriptor.withLock { descriptor in
+    descriptor.withLock { descriptor -> Int? in
       guard let raw = descriptor?.raw else { return nil }
-      do {
+      do throws(SystemError) {
         return try UnixSocket.send(bytes, on: raw)
       } catch {
         return error.errno == ErrorNumber.again ? 0 : nil

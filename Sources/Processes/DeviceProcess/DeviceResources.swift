@@ -93,8 +93,10 @@ final class DeviceResources: HostResources {
 
   /// The launcher's answer to a connection that the guest asked for.
   func connected(_ payload: [UInt8], _ descriptors: [CInt]) {
-    guard let request = UInt32(fourBytes: payload.prefix(4)), payload.count == 4 else { return }
-    sockets?.answered(request: request, descriptors.first.map { Descriptor(owning: $0) })
+    var socket: Descriptor?
+    if let raw = descriptors.first { socket = Descriptor(owning: raw) }
+    guard payload.count == 4, let request = UInt32(fourBytes: payload[...]) else { return }
+    sockets?.answered(request: request, socket.take())
   }
 
   /// The devices are made and have read what they need.

@@ -129,11 +129,14 @@ struct ControlLoop<Machine: VirtualMachine>: ~Copyable {
   /// alone.
   private func connectSocket(_ payload: [UInt8]) {
     guard let vsock = spec.vsock, let port = UInt32(fourBytes: payload[4...]) else { return }
-    let socket = try? UnixSocket.connectNonblocking(to: "\(vsock.path)_\(port)")
-    var descriptors: [CInt] = []
-    if let raw = socket?.raw { descriptors.append(raw) }
-    // A device process that is gone is noticed by its channel.
-    try? devices.channel.send(.connectedSocket, Array(payload[..<4]), descriptors: descriptors)
+    let request = Array(payload[..<4])
+    do {
+      let socket = try UnixSocket.connectNonblocking(to: "\(vsock.path)_\(port)")
+      try devices.channel.send(.connectedSocket, request, descriptors: [socket.raw])
+    } catch {
+      // Nobody listens. A device process that is gone is noticed by its channel.
+      try? devices.channel.send(.connectedSocket, request)
+    }
   }
 
   /// Stops the vCPUs and lets the devices reset, which answer with `resetDone`.

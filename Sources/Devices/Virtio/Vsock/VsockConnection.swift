@@ -8,7 +8,8 @@ struct VsockPorts: Hashable, Sendable {
 
 /// A connection between a port of the host's and one of the guest's: its state, its credit in both directions (virtio
 /// 1.2 §5.10.6.3) and what waits to go either way.
-final class VsockConnection {
+// Safety: belongs to the device's worker; others only carry it.
+final class VsockConnection: @unchecked Sendable {
   /// Bytes that the guest may send before the host has taken them.
   static let bufferSize = 64 << 10
   /// Bytes that are read from the host at a time.
