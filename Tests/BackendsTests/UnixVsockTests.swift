@@ -62,6 +62,7 @@ import Testing
     let before = receiver.readies.load(ordering: .relaxed)
     try send("more", client)
     #expect(try await eventually { receiver.readies.load(ordering: .relaxed) > before })
+    #expect(bytes.withUnsafeMutableBytes { stream.receive(into: $0) } == .bytes(4))
     stream.close()
     #expect(try text(client).isEmpty)
   }

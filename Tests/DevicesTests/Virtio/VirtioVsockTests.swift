@@ -328,7 +328,8 @@ final class FakeVsock: VsockBackend {
     for _ in 0..<1000 { try guest.send(Operation.data, from: 7, to: 7) }
     var refusals = 0
     while case let packets = try guest.packets(8), !packets.isEmpty { refusals += packets.count }
-    #expect(refusals == 256)
+    // Eight went into buffers that were there.
+    #expect(refusals == 256 + 8)
   }
 
   @Test func aResetOfTheDeviceClosesAll() throws {
