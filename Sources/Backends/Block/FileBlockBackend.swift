@@ -11,12 +11,13 @@ public final class FileBlockBackend: BlockBackend {
 
   private let core: Core
   private let workers: [HostThread]
+  private let ringThread: HostThread?
 
   /// Takes over what `OpenedImage.open` opened, and returns when the workers run: a sandbox may close then.
   /// `report` is given a line for the user at each host error's first time.
   public convenience init(
     image: consuming Descriptor, overlay: consuming Descriptor?, backing: [(BackingFile, SharedDescriptor)] = [],
-    spec: BlockSpec, geometry: ImageGeometry, workers count: Int = maximumWorkers,
+    spec: BlockSpec, geometry: ImageGeometry, ring: BlockRing? = nil, workers count: Int = maximumWorkers,
     report: @escaping @Sendable (String) -> Void = { _ in }
   ) throws(ImageError) {
     var layer: (any ImageLayer)?
@@ -28,13 +29,14 @@ public final class FileBlockBackend: BlockBackend {
       layer = try Self.open(
         descriptor, file.path, file.format, file.geometry, over: layer, isReadOnly: true, cache: .writeback, report)
     }
+    let number = image.raw
     var top = try Self.open(
       image, spec.path, spec.format, geometry, over: layer, isReadOnly: spec.readOnly || spec.snapshot,
       cache: spec.cache, report)
     if spec.format != .qcow2, spec.formatIsProbed, !spec.snapshot { top = ProbedRawImage(top) }
     do throws(SystemError) {
       if let overlay { top = try Overlay(file: overlay, over: top) }
-      try self.init(top, spec: spec, workers: count, report: report)
+      try self.init(top, spec: spec, ring: ring, file: number, workers: count, report: report)
     } catch {
       throw ImageError(using: spec.path, error)
     }
@@ -77,20 +79,23 @@ public final class FileBlockBackend: BlockBackend {
     }
   }
 
-  public convenience init(_ opened: consuming OpenedImage, spec: BlockSpec) throws(ImageError) {
+  public convenience init(_ opened: consuming OpenedImage, spec: BlockSpec, ring: BlockRing? = nil) throws(ImageError) {
     var spec = spec
     spec.formatIsProbed = spec.format == .auto
     spec.format = opened.format
     let geometry = opened.geometry
     let backing = Array(zip(opened.backing, opened.backingDescriptors))
-    try self.init(image: opened.image, overlay: opened.overlay, backing: backing, spec: spec, geometry: geometry)
+    try self.init(
+      image: opened.image, overlay: opened.overlay, backing: backing, spec: spec, geometry: geometry,
+      ring: ring)
   }
 
   init(
-    _ layer: any ImageLayer, spec: BlockSpec, workers count: Int = maximumWorkers,
+    _ layer: any ImageLayer, spec: BlockSpec, ring: BlockRing? = nil, file: CInt = -1,
+    workers count: Int = maximumWorkers,
     report: @escaping @Sendable (String) -> Void = { _ in }
   ) throws(SystemError) {
-    let core = Core(layer, spec: spec, report: report)
+    let core = Core(layer, spec: spec, ring: ring, file: file, report: report)
     self.core = core
     var workers: [HostThread] = []
     for index in 0..<min(max(count, 1), Self.maximumWorkers) {
@@ -102,12 +107,20 @@ public final class FileBlockBackend: BlockBackend {
         throw error
       }
     }
+    do throws(SystemError) {
+      ringThread = ring == nil ? nil : try HostThread("\(spec.id)-ring") { core.serveRing() }
+    } catch {
+      core.stop()
+      for worker in workers { worker.join() }
+      throw error
+    }
     self.workers = workers
-    core.awaitWorkers(workers.count)
+    core.awaitWorkers(workers.count + (ring == nil ? 0 : 1))
   }
 
   deinit {
     core.stop()
+    ringThread?.join()
     for worker in workers { worker.join() }
   }
 
@@ -117,9 +130,16 @@ public final class FileBlockBackend: BlockBackend {
   public var limits: BlockLimits { core.layer.limits }
 
   public func submit(_ request: BlockRequest) {
-    guard let error = refusal(of: request) else { return core.add(request) }
+    guard let error = refusal(of: request) else { return core.add(request, more: false) }
     request.completion(.failure(error))
   }
+
+  public func enqueue(_ request: BlockRequest) {
+    guard let error = refusal(of: request) else { return core.add(request, more: true) }
+    request.completion(.failure(error))
+  }
+
+  public func kick() { core.kick() }
 
   private func refusal(of request: BlockRequest) -> BlockError? {
     guard request.operation != .flush else { return nil }
@@ -128,6 +148,7 @@ public final class FileBlockBackend: BlockBackend {
   }
 
   public func drain() {
+    core.kick()
     core.drain()
     core.close()
   }
@@ -145,6 +166,9 @@ extension FileBlockBackend {
     let spec: BlockSpec
     let layer: any ImageLayer
     let size: Atomic<UInt64>
+    private let ring: BlockRing?
+    /// The image's own file, which the layers keep open.
+    private let file: CInt
     private let resized = Mutex<(@Sendable (UInt64) -> Void)?>(nil)
 
     private struct State {
@@ -163,9 +187,14 @@ extension FileBlockBackend {
     /// Workers that are ready for requests.
     private nonisolated(unsafe) let ready: UnsafeMutablePointer<Atomic<UInt32>>
 
-    init(_ layer: any ImageLayer, spec: BlockSpec, report: @escaping @Sendable (String) -> Void) {
+    init(
+      _ layer: any ImageLayer, spec: BlockSpec, ring: BlockRing?, file: CInt,
+      report: @escaping @Sendable (String) -> Void
+    ) {
       self.spec = spec
       self.layer = layer
+      self.ring = ring
+      self.file = file
       self.report = report
       size = Atomic(layer.size)
       state = Mutex(State(queue: RequestQueue(granule: layer.granule)))
@@ -195,14 +224,50 @@ extension FileBlockBackend {
       }
     }
 
-    func add(_ request: BlockRequest) {
-      state.withLock { $0.queue.append(request) }
+    func add(_ request: BlockRequest, more: Bool) {
+      if let ring, isForRing(request), let entry = state.withLock({ $0.queue.start(request) }) {
+        // Nothing that could change its place runs at the same time.
+        if let place = layer.place(of: request), ring.prepare(entry, file, at: place) {
+          if !more { kick() }
+          return
+        }
+        state.withLock { $0.queue.putBack(entry) }
+      } else {
+        state.withLock { $0.queue.append(request) }
+      }
       signal(sleepers, 1)
+    }
+
+    private func isForRing(_ request: BlockRequest) -> Bool {
+      switch request.operation {
+      case .read: true
+      case .write: spec.cache != .writethrough
+      case .flush, .discard, .writeZeroes: false
+      }
+    }
+
+    func kick() { ring?.submit(ended) }
+
+    func serveRing() {
+      withExtendedLifetime(AlignedBuffer(count: 1)) {}
+      signal(ready, .max)
+      ring?.run(ended)
+    }
+
+    /// The ring is done with a request. One that it has not moved as a whole is done again, which finds the reason.
+    private func ended(_ entry: RequestQueue.Entry, _ isWhole: Bool) {
+      guard isWhole else {
+        state.withLock { $0.queue.putBack(entry) }
+        return signal(sleepers, 1)
+      }
+      entry.request.completion(.success(()))
+      finish(entry)
     }
 
     func stop() {
       state.withLock { $0.stopping = true }
       signal(sleepers, .max)
+      ring?.stop()
     }
 
     func drain() {
@@ -243,14 +308,18 @@ extension FileBlockBackend {
         }
         let result = perform(entry.request)
         entry.request.completion(result)
-        let (isEmpty, hasWaiting) = state.withLock { state in
-          state.queue.finish(entry)
-          return (state.queue.isEmpty, state.queue.hasWaiting)
-        }
-        if isEmpty { signal(idle, .max) }
-        // A request that waited for this one may run now.
-        if hasWaiting { signal(sleepers, .max) }
+        finish(entry)
       }
+    }
+
+    private func finish(_ entry: RequestQueue.Entry) {
+      let (isEmpty, hasWaiting) = state.withLock { state in
+        state.queue.finish(entry)
+        return (state.queue.isEmpty, state.queue.hasWaiting)
+      }
+      if isEmpty { signal(idle, .max) }
+      // A request that waited for this one may run now.
+      if hasWaiting { signal(sleepers, .max) }
     }
 
     private func perform(_ request: BlockRequest) -> Result<Void, BlockError> {

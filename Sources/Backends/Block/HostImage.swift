@@ -141,6 +141,10 @@ final class HostImage: ImageStorage {
     }
   }
 
+  func takes(_ buffers: [UnsafeMutableRawBufferPointer], at offset: UInt64) -> Bool {
+    !sharesBlocks && isAligned(buffers, offset)
+  }
+
   private func isAligned(_ buffers: [UnsafeMutableRawBufferPointer], _ offset: UInt64) -> Bool {
     guard alignment > 1 else { return true }
     let mask = alignment - 1

@@ -14,6 +14,8 @@ protocol ImageLayer: AnyObject, Sendable {
   func write(_ buffers: [UnsafeMutableRawBufferPointer], at offset: UInt64) throws(LayerError)
   func discard(at offset: UInt64, _ length: UInt64) throws(LayerError)
   func writeZeroes(at offset: UInt64, _ length: UInt64, mayUnmap: Bool) throws(LayerError)
+  /// Where in the image's own file a read or write goes as it is; nil: it is not as simple as that, or not known yet.
+  func place(of request: BlockRequest) -> UInt64?
   /// Makes all finished writes stable, as far as the cache mode promises.
   func flush() throws(LayerError)
   /// Leaves the file as if nobody had it open; it may be written to again.
@@ -24,6 +26,7 @@ protocol ImageLayer: AnyObject, Sendable {
 
 extension ImageLayer {
   func close() throws(LayerError) {}
+  func place(of request: BlockRequest) -> UInt64? { nil }
   func measure() throws(LayerError) -> UInt64 { size }
 }
 

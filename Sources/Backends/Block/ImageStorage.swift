@@ -6,6 +6,8 @@ protocol ImageStorage: AnyObject, Sendable {
   var alignment: Int { get }
   /// What lies beyond the end reads as zero once it is within the file.
   var isEmptyBeyondEnd: Bool { get }
+  /// Whether the host takes a request with these buffers at this offset as it is.
+  func takes(_ buffers: [UnsafeMutableRawBufferPointer], at offset: UInt64) -> Bool
   /// Fills the buffers. The end of the file before that is EIO, or zeroes with `zeroFill`.
   func read(_ buffers: [UnsafeMutableRawBufferPointer], at offset: UInt64, zeroFill: Bool) throws(LayerError)
   func write(_ buffers: [UnsafeMutableRawBufferPointer], at offset: UInt64) throws(LayerError)
@@ -15,4 +17,8 @@ protocol ImageStorage: AnyObject, Sendable {
   func discard(at offset: UInt64, _ length: UInt64) throws(LayerError)
   /// Waits until what was written is on stable storage.
   func flush() throws(LayerError)
+}
+
+extension ImageStorage {
+  func takes(_ buffers: [UnsafeMutableRawBufferPointer], at offset: UInt64) -> Bool { false }
 }

@@ -34,6 +34,10 @@ final class ProbedRawImage: ImageLayer {
     try base.writeZeroes(at: offset, length, mayUnmap: mayUnmap)
   }
 
+  func place(of request: BlockRequest) -> UInt64? {
+    request.operation == .write && request.offset < UInt64(QCOW2Header.magic.count) ? nil : base.place(of: request)
+  }
+
   func flush() throws(LayerError) { try base.flush() }
   func close() throws(LayerError) { try base.close() }
   func measure() throws(LayerError) -> UInt64 { try base.measure() }

@@ -29,6 +29,10 @@ final class RawImage: ImageLayer {
     try file.writeZeroes(at: offset, length, mayUnmap: mayUnmap)
   }
 
+  func place(of request: BlockRequest) -> UInt64? {
+    file.takes(request.buffers, at: request.offset) ? request.offset : nil
+  }
+
   func flush() throws(LayerError) { try file.flush() }
 
   func measure() throws(LayerError) -> UInt64 { try file.size() }

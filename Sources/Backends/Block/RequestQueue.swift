@@ -28,14 +28,30 @@ struct RequestQueue {
   var hasWaiting: Bool { !waiting.isEmpty }
 
   /// Adds a request whose range the medium has.
-  mutating func append(_ request: BlockRequest) {
+  mutating func append(_ request: BlockRequest) { waiting.append(entry(for: request)) }
+
+  /// Lets a request run at once until `finish`; nil where it has to wait for others.
+  mutating func start(_ request: BlockRequest) -> Entry? {
+    let entry = entry(for: request)
+    guard !running.contains(where: entry.conflicts), !waiting.contains(where: entry.conflicts) else { return nil }
+    running.append(entry)
+    return entry
+  }
+
+  /// Lets an entry that was started wait for `take` after all, before all others.
+  mutating func putBack(_ entry: Entry) {
+    finish(entry)
+    waiting.insert(entry, at: 0)
+  }
+
+  private mutating func entry(for request: BlockRequest) -> Entry {
     let mask = granule - 1
     let start = request.offset & ~mask
     // A medium ends before 2^63.
     let end = (request.offset &+ request.length &+ mask) & ~mask
-    waiting.append(
-      Entry(id: nextID, request: request, range: request.operation == .flush || end < start ? 0..<0 : start..<end))
-    nextID &+= 1
+    defer { nextID &+= 1 }
+    let isEmpty = request.operation == .flush || end < start
+    return Entry(id: nextID, request: request, range: isEmpty ? 0..<0 : start..<end)
   }
 
   /// Takes the oldest request that may run; it runs until `finish`.

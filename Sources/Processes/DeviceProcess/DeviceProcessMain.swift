@@ -66,6 +66,7 @@ private final class DeviceMachine: Sendable {
     page = try MachinePage(shared, vcpus: handoff.spec.cpus, initialize: false)
     deviceMemory = try Mapping(sharing: device, count: Int(handoff.deviceMemory))
 
+    let rings = DeviceResources.rings(handoff)
     var missing: [String] = []
     if handoff.sandbox != .off {
       try Violation.report(to: page.violationWord)
@@ -82,7 +83,7 @@ private final class DeviceMachine: Sendable {
     }
 
     interrupts = try InterruptEvents(channel: channel, page: page)
-    resources = try DeviceResources(handoff, descriptors[fixed...], channel: channel)
+    resources = try DeviceResources(handoff, descriptors[fixed...], rings: rings, channel: channel)
     let timers = TimerThread()
     let queue = TimerQueue(clock: HostClock()) { timers.wake() }
     self.timers = timers

@@ -22,8 +22,20 @@ final class DeviceResources: HostResources {
   /// Longest file that a device may ask for: the largest firmware.
   private static let fileLimit = 16 << 20
 
+  /// An io_uring for each disk that has one, by its name; made before the sandbox closes, which has no leave to.
+  static func rings(_ handoff: Handoff) -> [String: BlockRing] {
+    var rings: [String: BlockRing] = [:]
+    for (spec, block) in zip(handoff.spec.blocks, handoff.blocks) {
+      // What goes through an overlay or at a limited rate gains nothing.
+      if !block.hasOverlay, spec.cache != .writethrough { rings[spec.id] = try? BlockRing() }
+    }
+    return rings
+  }
+
   /// Takes over the descriptors behind the fixed ones, in the order that `Handoff` gives.
-  init(_ handoff: Handoff, _ descriptors: ArraySlice<CInt>, channel: Channel) throws {
+  init(
+    _ handoff: Handoff, _ descriptors: ArraySlice<CInt>, rings: [String: BlockRing], channel: Channel
+  ) throws {
     var next = descriptors.makeIterator()
     func take() throws(SystemError) -> Descriptor {
       guard let raw = next.next() else {
@@ -39,7 +51,8 @@ final class DeviceResources: HostResources {
       var backing: [(BackingFile, SharedDescriptor)] = []
       for file in block.backing { backing.append((file, SharedDescriptor(try take()))) }
       let backend = try FileBlockBackend(
-        image: image, overlay: overlay, backing: backing, spec: spec, geometry: block.geometry, report: report)
+        image: image, overlay: overlay, backing: backing, spec: spec, geometry: block.geometry,
+        ring: rings[spec.id], report: report)
       blocks[spec.id] =
         spec.limits == BlockRateLimits()
         ? backend : try LimitedBlockBackend(backend, name: spec.id, limits: spec.limits)

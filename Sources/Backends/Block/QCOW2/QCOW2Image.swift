@@ -481,6 +481,30 @@ final class QCOW2Image: ImageLayer {
     }
   }
 
+  /// Known where the whole range is data that nothing else refers to, in one piece, and its table in memory.
+  func place(of request: BlockRequest) -> UInt64? {
+    guard request.length > 0, request.length <= 1 << 30 else { return nil }
+    let (cluster, start, count) = position(request.offset, Int(request.length))
+    let isWrite = request.operation == .write
+    let offset = metadata.withLock { metadata -> UInt64? in
+      let index = metadata.l2Index(of: cluster)
+      guard index + count <= 1 << metadata.l2Bits,
+        let slot = metadata.l2.find(metadata.l1Entry(of: cluster) & QCOW2Metadata.tableMask)
+      else { return nil }
+      let first = metadata.entry(slot, index)
+      let mask = UInt64(metadata.clusterSize) - 1
+      guard first.kind == .data, first.isCopied || isReadOnly, first.offset & mask == 0 else { return nil }
+      let host = metadata.number(first.offset)
+      for place in 0..<count {
+        guard metadata.entry(slot, index + place).raw == first.raw &+ UInt64(place) * (mask + 1) else { return nil }
+        if isWrite, metadata.isCorrupt || metadata.owned.contains(host + UInt64(place)) { return nil }
+      }
+      return first.offset
+    }
+    guard let offset, file.takes(request.buffers, at: offset &+ UInt64(start)) else { return nil }
+    return offset &+ UInt64(start)
+  }
+
   func flush() throws(LayerError) {
     guard !isReadOnly else { return }
     try commit(sync: true)
