@@ -85,7 +85,7 @@ import Testing
     try console.control(Event.portReady, port: 0)
     try console.control(Event.portReady, port: 1)
     #expect(
-      try console.messages(2) == [
+      try console.messages(4) == [
         Console.message(Event.consolePort, port: 0), Console.message(Event.portOpen, port: 0),
         Console.message(Event.portName, port: 1, value: 1, Array("org.example".utf8)),
         Console.message(Event.portOpen, port: 1),
