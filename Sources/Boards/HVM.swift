@@ -1,7 +1,8 @@
 import DeviceKit
 import MachineModel
 
-/// The recipe of `--mode hvm`: an i440FX and PIIX PC that starts at the reset vector.
+/// The recipe of `--mode hvm` and `--mode pvhvm`: an i440FX and PIIX PC that starts at the reset vector. The modes differ
+/// in which disks and network cards it gets.
 public enum HVM {
   /// A place for an IDE drive.
   struct IDEPosition: Hashable, Sendable, CustomStringConvertible {
@@ -46,13 +47,14 @@ public enum HVM {
     resolved.devices = boardModels.map { DeviceSpec(model: $0, id: $0) }
     resolved.devices += try serialDevices(spec.characters.filter { !used.contains($0.id) })
     resolved.devices += try placed(
-      drives: spec.blocks.filter { !used.contains($0.id) }.map(drive), user: spec.devices, registry)
+      drives: spec.blocks.filter { !used.contains($0.id) }.map { drive($0, of: spec) }, user: spec.devices, registry)
     resolved.devices += try networkDevices(spec, used: used, registry)
     if let vsock = spec.vsock, !spec.devices.contains(where: { $0.model == vsockModel }) {
       resolved.devices.append(
         DeviceSpec(model: vsockModel, id: "vsock", properties: ["guest-cid": .integer(UInt64(vsock.guestID))]))
     }
     try addressCards(&resolved, registry)
+    try placeCards(&resolved.devices, registry)
     for index in resolved.devices.indices { try fillDefaults(&resolved.devices[index], registry) }
 
     try checkUnique(resolved.devices.map(\.id), "devices")
@@ -177,10 +179,18 @@ public enum HVM {
     }
   }
 
-  private static func drive(_ block: BlockSpec) -> DeviceSpec {
-    DeviceSpec(
-      model: block.id.hasPrefix("cdrom") ? "ide-cd" : "ide-hd", id: "ide-\(block.id)",
-      properties: ["drive": .string(block.id)])
+  /// The device of a disk that no device of the user's names.
+  private static func drive(_ block: BlockSpec, of spec: MachineSpec) -> DeviceSpec {
+    let properties: [String: PropertyValue] = ["drive": .string(block.id)]
+    if block.id.hasPrefix("cdrom") { return DeviceSpec(model: "ide-cd", id: "ide-\(block.id)", properties: properties) }
+    switch block.interface ?? .standard(for: spec.mode) {
+    case .ide: return DeviceSpec(model: "ide-hd", id: "ide-\(block.id)", properties: properties)
+    case .virtio:
+      // A queue for each CPU, so that none waits for another's.
+      let queues = PropertyValue.integer(UInt64(min(spec.cpus, maximumDiskQueues)))
+      return DeviceSpec(
+        model: virtioDisk, id: "virtio-\(block.id)", properties: properties.merging(["queues": queues]) { $1 })
+    }
   }
 
   /// The drives and the user's devices, every IDE drive in a place of its own. Places the user chose come first,

@@ -87,21 +87,32 @@ extension HVM {
   static func bootPaths(_ spec: MachineSpec, _ registry: Registry) throws(BoardError) -> [String] {
     var choices: [(rank: (Int, UInt64), path: String)] = []
     var indices: [UInt64: String] = [:]
-    for device in spec.devices where try model(of: device, registry).bus == .ide {
-      guard let bus = device.string("bus"), let unit = device.integer("unit"),
-        let position = IDEPosition.all.first(where: { $0.bus == bus && UInt64($0.unit) == unit })
-      else { continue }
-      let path = "/pci@i0cf8/ide@1,1/drive@\(position.channel)/disk@\(position.unit)"
-      let medium: BootMedium = device.model == "ide-cd" ? .cdrom : .disk
+    func add(_ device: DeviceSpec, _ medium: BootMedium, order: UInt64, _ path: String) throws(BoardError) {
       if let index = device.integer("bootindex") {
         if let other = indices.updateValue(device.id, forKey: index) {
           throw BoardError("devices \(other) and \(device.id) both have bootindex=\(index): change one")
         }
         choices.append(((0, index), path))
       } else if let place = spec.bootOrder.firstIndex(of: medium) {
-        // Drives of one medium in the order of their channels and units.
-        choices.append(((place + 1, UInt64(position.channel * 2 + position.unit)), path))
+        choices.append(((place + 1, order), path))
       }
+    }
+    // Disks on the interface that the mode prefers come before others.
+    let isVirtioFirst = BlockInterface.standard(for: spec.mode) == .virtio
+    for device in spec.devices where device.model == virtioDisk {
+      guard let card = pciAddress(of: device) else { continue }
+      let function = card.function == 0 ? "" : ",\(card.function)"
+      let order = UInt64(card.slot * 8 + card.function) + (isVirtioFirst ? 0 : 1 << 16)
+      try add(device, .disk, order: order, "/pci@i0cf8/scsi@\(String(card.slot, radix: 16))\(function)/disk@0,0")
+    }
+    for device in spec.devices where try model(of: device, registry).bus == .ide {
+      guard let bus = device.string("bus"), let unit = device.integer("unit"),
+        let position = IDEPosition.all.first(where: { $0.bus == bus && UInt64($0.unit) == unit })
+      else { continue }
+      let path = "/pci@i0cf8/ide@1,1/drive@\(position.channel)/disk@\(position.unit)"
+      let medium: BootMedium = device.model == "ide-cd" ? .cdrom : .disk
+      // Drives of one medium in the order of their channels and units.
+      try add(device, medium, order: 1 << 8 | UInt64(position.channel * 2 + position.unit), path)
     }
     return choices.sorted { $0.rank < $1.rank }.map(\.path)
   }

@@ -74,8 +74,8 @@ public protocol VirtualMachine: AnyObject, Sendable {
   func connect(message index: Int, event: borrowing EventDescriptor) throws(EngineFailure)
   /// Sets what message interrupts send; in force when it returns. Any vCPU's thread.
   func route(_ changes: [MessageRoute]) throws(EngineFailure)
-  /// A guest write to the address signals `event` and the vCPU goes on at once. Any vCPU's thread; it fails where there
-  /// is a doorbell already.
+  /// A guest write to the address signals `event`, which stays open meanwhile, and the vCPU goes on at once. Any vCPU's
+  /// thread; it fails where there is a doorbell already.
   func connect(doorbell: DoorbellAddress, event: borrowing EventDescriptor) throws(EngineFailure)
   /// Takes away what `connect` connected to this event at the address.
   func disconnect(doorbell: DoorbellAddress, event: borrowing EventDescriptor) throws(EngineFailure)

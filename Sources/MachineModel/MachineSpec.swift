@@ -72,6 +72,15 @@ public struct BlockRateLimits: Sendable, Codable, Equatable {
   }
 }
 
+/// What a disk is attached to.
+public enum BlockInterface: String, Sendable, Codable, CaseIterable {
+  case ide
+  case virtio
+
+  /// What a hard disk gets where nothing else was chosen.
+  public static func standard(for mode: Mode) -> BlockInterface { mode == .hvm ? .ide : .virtio }
+}
+
 /// A host file or block device that a disk device uses.
 public struct BlockSpec: Sendable, Codable, Equatable {
   /// The name devices refer to it by: `disk0`, `cdrom0`.
@@ -86,11 +95,13 @@ public struct BlockSpec: Sendable, Codable, Equatable {
   /// Writes go to a temporary overlay; the file is opened read-only.
   public var snapshot: Bool
   public var limits: BlockRateLimits
+  /// What its drive is attached to where no device of the user's names it; nil: what the mode prefers.
+  public var interface: BlockInterface?
 
   public init(
     id: String, path: String, format: ImageFormat = .auto, formatIsProbed: Bool = false, backing: BackingPolicy = .off,
     readOnly: Bool = false, cache: CacheMode = .writeback, snapshot: Bool = false,
-    limits: BlockRateLimits = BlockRateLimits()
+    limits: BlockRateLimits = BlockRateLimits(), interface: BlockInterface? = nil
   ) {
     self.id = id
     self.path = path
@@ -100,6 +111,7 @@ public struct BlockSpec: Sendable, Codable, Equatable {
     self.readOnly = readOnly
     self.cache = cache
     self.snapshot = snapshot
+    self.interface = interface
     self.limits = limits
   }
 }

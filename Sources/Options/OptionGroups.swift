@@ -39,7 +39,7 @@ struct DiskOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       "Add a hard disk: an image or block device.",
-      discussion: "Options: format=auto|raw|qcow2, backing=off|on|PATH, if=ide, readonly=on|off,"
+      discussion: "Options: format=auto|raw|qcow2, backing=off|on|PATH, if=ide|virtio, readonly=on|off,"
         + " cache=writeback|writethrough|none|unsafe, snapshot=on|off, iops=N, bps=SIZE."
         + " A comma in PATH is written twice.",
       valueName: "path[,option=value...]"),

@@ -42,8 +42,8 @@ public struct VMRunCommand: ParsableCommand {
 
   /// The machine that the user described, with the devices that `--device` names and none of the board's own.
   public func machineSpec(registry: Registry) throws(UsageError) -> MachineSpec {
-    guard machine.mode == .hvm else {
-      throw UsageError("--mode", machine.mode.rawValue, "not yet; this version runs --mode hvm only")
+    guard machine.mode != .pv else {
+      throw UsageError("--mode", machine.mode.rawValue, "not yet; this version runs --mode hvm and --mode pvhvm")
     }
     let isEmpty =
       images.isEmpty && disks.disk.isEmpty && disks.cdrom.isEmpty && disks.firmware == nil && machine.device.isEmpty
@@ -143,7 +143,9 @@ public struct VMRunCommand: ParsableCommand {
     OptionSpec(
       "backing", .string(maximumLength: 4095), default: .string("off"),
       "Files behind a qcow2 image: those that it names (on), none (off), or this path"),
-    OptionSpec("if", .choice(["ide"]), default: .string("ide"), "Interface that the disk is attached to"),
+    OptionSpec(
+      "if", .choice(BlockInterface.allCases.map(\.rawValue)),
+      "Interface that the disk is attached to; the default is ide in mode hvm and virtio in mode pvhvm"),
     OptionSpec("readonly", .boolean, default: .boolean(false), "Refuse guest writes and open the image read-only"),
     OptionSpec(
       "cache", .choice(CacheMode.allCases.map(\.rawValue)), default: .string("writeback"),
@@ -177,7 +179,8 @@ public struct VMRunCommand: ParsableCommand {
           readOnly: properties.boolean("readonly"),
           cache: properties.string("cache").flatMap(CacheMode.init) ?? .writeback,
           snapshot: disks.snapshot || properties.boolean("snapshot"),
-          limits: BlockRateLimits(requests: properties.integer("iops"), bytes: properties.integer("bps"))))
+          limits: BlockRateLimits(requests: properties.integer("iops"), bytes: properties.integer("bps")),
+          interface: properties.string("if").flatMap(BlockInterface.init)))
     }
     for (index, image) in disks.cdrom.enumerated() {
       guard let image = try path("--cdrom", image) else { continue }

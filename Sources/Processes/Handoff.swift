@@ -8,7 +8,7 @@ struct Handoff: Codable, Sendable {
   /// The resolved machine.
   var spec: MachineSpec
   var sandbox: SandboxLevel
-  /// TSC cycles a mailbox server spins before it sleeps.
+  /// TSC cycles a mailbox server spins, or a device's worker polls, before it sleeps.
   var spin: UInt64
   /// Bytes of memory that devices show to the guest.
   var deviceMemory: UInt64

@@ -115,11 +115,9 @@ public final class SoftMachine: VirtualMachine {
   }
 
   public func connect(doorbell: DoorbellAddress, event: borrowing EventDescriptor) throws(EngineFailure) {
-    let isConnected: Bool
-    do throws(SystemError) {
-      isConnected = try doorbells.connect(doorbell, event)
-    } catch { throw EngineFailure(reason: "\(error)") }
-    guard isConnected else { throw EngineFailure(reason: "there is a doorbell at \(doorbell) already") }
+    guard doorbells.connect(doorbell, event) else {
+      throw EngineFailure(reason: "there is a doorbell at \(doorbell) already")
+    }
   }
 
   public func disconnect(doorbell: DoorbellAddress, event: borrowing EventDescriptor) throws(EngineFailure) {

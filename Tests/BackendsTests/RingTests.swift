@@ -80,7 +80,7 @@ func ringBackend(_ spec: BlockSpec) throws -> FileBlockBackend? {
   }
 
   /// 4 KiB random reads of a file in the host's cache and past it, in requests a second; printed.
-  @Test(.enabled(if: environmentVariable("VMRUN_BENCH") == "1"), arguments: [CacheMode.writeback, .none])
+  @Test(.serialized, .enabled(if: environmentVariable("VMRUN_BENCH") == "1"), arguments: [CacheMode.writeback, .none])
   func measure(_ cache: CacheMode) throws {
     let size = 256 << 20
     let file = try TemporaryFile()

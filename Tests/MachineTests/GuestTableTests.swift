@@ -56,6 +56,7 @@ struct GuestRow: Sendable, CustomTestStringConvertible {
     GuestRow("fwcfg.rom", 0, "PASS fwcfg"),
     GuestRow("portbench.rom", 0, "PASS portbench"),
     GuestRow("first-byte.rom", 0, "!"),
+    GuestRow("virtioblk.rom", 0, "PASS virtioblk", options: ["--mode", "pvhvm", "--disk", "DISK"]),
     GuestRow("serial-echo.rom", 0, "ready", "HELLO, WORLDQ", "PASS serial-echo", input: "hello, worldq"),
     GuestRow("reset.rom", 0, "reset by port 0x92", "round 3", "PASS reset"),
 

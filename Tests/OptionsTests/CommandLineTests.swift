@@ -34,7 +34,12 @@ import struct X86.CPUModel
     Case("-c4 a.img") { $0.cpus = 4 },
     Case("--cpus 1 a.img") { _ in },
     Case("--disk a.img") { _ in },
-    Case("--disk a.img,format=auto,backing=off,if=ide,readonly=off,cache=writeback,snapshot=off") { _ in },
+    Case("--disk a.img,if=ide") { $0.blocks[0].interface = .ide },
+    Case("--mode pvhvm --disk a.img,if=virtio") {
+      $0.mode = .pvhvm
+      $0.blocks[0].interface = .virtio
+    },
+    Case("--disk a.img,format=auto,backing=off,readonly=off,cache=writeback,snapshot=off") { _ in },
     Case("--disk a.img,format=raw") { $0.blocks[0].format = .raw },
     Case("--disk a.img,format=qcow2,backing=on") {
       $0.blocks[0].format = .qcow2
@@ -123,8 +128,7 @@ import struct X86.CPUModel
   /// The command line and the one line that it is answered with, under status 64.
   @Test(arguments: [
     ("", "no disk image given; try 'vmrun disk.img' or 'vmrun --cdrom install.iso', or 'vmrun --help'"),
-    ("--mode pv a.img", "--mode pv: not yet; this version runs --mode hvm only"),
-    ("--mode pvhvm a.img", "--mode pvhvm: not yet; this version runs --mode hvm only"),
+    ("--mode pv a.img", "--mode pv: not yet; this version runs --mode hvm and --mode pvhvm"),
     (
       "--mode hmv a.img",
       "the value 'hmv' is invalid for '--mode <mode>'. Please provide one of 'hvm', 'pv' or 'pvhvm'; see 'vmrun --help'"

@@ -241,7 +241,8 @@ extension FileBlockBackend {
     private func isForRing(_ request: BlockRequest) -> Bool {
       switch request.operation {
       case .read: true
-      case .write: spec.cache != .writethrough
+      // The kernel hands writes to its page cache to threads of its own, which takes longer than ours do.
+      case .write: spec.cache == .none
       case .flush, .discard, .writeZeroes: false
       }
     }

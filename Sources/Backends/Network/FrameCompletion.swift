@@ -19,7 +19,7 @@ enum FrameCompletion {
     // The field holds the pseudo-header's sum (virtio 1.2 §5.1.6.2).
     var sum = InternetChecksum()
     sum.add(UnsafeRawBufferPointer(rebasing: frame[start...]))
-    store(sum.value, frame, field)
+    frame.store(bigEndian: Int(sum.checksum), at: field)
     return true
   }
 
@@ -73,7 +73,7 @@ enum FrameCompletion {
       segment.store(bigEndian: 0, at: network + 10)
       var sum = InternetChecksum()
       sum.add(UnsafeRawBufferPointer(rebasing: segment[network..<network + Int(segment[network] & 0xF) * 4]))
-      store(sum.value, segment, network + 10)
+      segment.store(bigEndian: Int(sum.checksum), at: network + 10)
     }
     let start = layout.transportStart
     switch layout.transport {
@@ -97,14 +97,10 @@ enum FrameCompletion {
     sum.add(UnsafeRawBufferPointer(rebasing: frame[addresses]))
     sum.add(layout.transport == .tcp ? 6 : 17)
     // Packets are shorter than 64 KiB.
-    sum.add(frame.count - layout.transportStart)
+    sum.add(UInt16(truncatingIfNeeded: frame.count - layout.transportStart))
     sum.add(UnsafeRawBufferPointer(rebasing: frame[layout.transportStart...]))
-    let value = sum.value
     // A UDP checksum of zero would mean that there is none (RFC 768).
-    store(value == 0 && layout.transport == .udp ? 0xFFFF : value, frame, layout.checksum)
-  }
-
-  private static func store(_ value: UInt16, _ frame: UnsafeMutableRawBufferPointer, _ offset: Int) {
-    frame.storeBytes(of: value, toByteOffset: offset, as: UInt16.self)
+    let value = sum.checksum == 0 && layout.transport == .udp ? 0xFFFF : sum.checksum
+    frame.store(bigEndian: Int(value), at: layout.checksum)
   }
 }

@@ -1,3 +1,5 @@
+import Backends
+
 /// A frame as runs of memory, in order. The list keeps its storage from frame to frame.
 // Safety: the runs are guest RAM or a device's own buffer, both of which outlive the list.
 struct FrameParts: @unchecked Sendable {

@@ -1,3 +1,5 @@
+import Backends
+
 /// Where the IP packet and its TCP or UDP payload are in an Ethernet frame, as a card's checksum logic finds them.
 ///
 /// Every offset lies inside the frame that it was made from.

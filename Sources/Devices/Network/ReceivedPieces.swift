@@ -1,3 +1,4 @@
+import Backends
 import GuestMemory
 
 /// A frame as a card stores it: less a VLAN tag, padded, and with its FCS, without being copied together first.

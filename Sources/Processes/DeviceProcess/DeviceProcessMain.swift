@@ -95,7 +95,7 @@ private final class DeviceMachine: Sendable {
     }
     self.channel = channel
     events = ChannelEvents(socket: channel.raw, page: page)
-    let workers = WorkerThreads(channel: channel, page: page)
+    let workers = WorkerThreads(channel: channel, page: page, spin: handoff.spin)
     let board = Board(
       memory: GuestMemory(regions), interrupts: InterruptFabric(sink: interrupts), timers: queue,
       events: events, mapper: SharedMemoryMapper(page),

@@ -10,9 +10,12 @@ final class WorkerThreads: DeviceWorkers {
   private let page: MachinePage
   private let workers = Mutex<[Worker]>([])
   private let bells: BellCount
+  private let spin: UInt64
 
-  init(channel: Channel, page: MachinePage) {
+  /// `spin` is in TSC cycles, as for mailboxes.
+  init(channel: Channel, page: MachinePage, spin: UInt64) {
     self.channel = channel
+    self.spin = spin
     self.page = page
     bells = BellCount()
   }
@@ -21,7 +24,7 @@ final class WorkerThreads: DeviceWorkers {
     _ name: String, _ work: @escaping @Sendable (_ mayPoll: Bool) -> WorkerState
   ) throws(DeviceError) -> DeviceWorker {
     do throws(SystemError) {
-      let worker = Worker(name, try SharedEvent(blocking: ()), work, channel, page, bells)
+      let worker = Worker(name, try SharedEvent(blocking: ()), work, channel, page, bells, spin)
       workers.withLock { $0.append(worker) }
       return worker
     } catch {
@@ -43,13 +46,17 @@ final class WorkerThreads: DeviceWorkers {
     private let channel: Channel
     private let page: MachinePage
     private let bells: BellCount
-    /// A wake that the thread has not yet answered: others add nothing.
-    private let isWoken = Atomic<Bool>(false)
+    /// TSC cycles that it polls at most before it sleeps.
+    private let spin: UInt64
+    /// Calls of `wake`, modulo 2^32: what the thread compares before it sleeps.
+    private let wakes = Atomic<UInt32>(0)
+    /// The thread waits for the eventfd, or is about to.
+    private let isAsleep = Atomic<Bool>(true)
 
     init(
       _ name: String, _ event: SharedEvent, _ work: @escaping @Sendable (_ mayPoll: Bool) -> WorkerState,
       _ channel: Channel,
-      _ page: MachinePage, _ bells: BellCount
+      _ page: MachinePage, _ bells: BellCount, _ spin: UInt64
     ) {
       self.name = name
       self.event = event
@@ -57,21 +64,50 @@ final class WorkerThreads: DeviceWorkers {
       self.channel = channel
       self.page = page
       self.bells = bells
+      self.spin = spin
     }
 
-    func start() throws(SystemError) {
-      _ = try HostThread(name) { [self] in
-        while true {
-          event.event.take()
-          isWoken.store(false, ordering: .sequentiallyConsistent)
-          while work(false) != .idle {}
+    func start() throws(SystemError) { _ = try HostThread(name) { [self] in serve() } }
+
+    private func serve() {
+      // How long to poll: as long as that finds work, and less when it does not.
+      var window = spin
+      event.event.take()
+      while true {
+        isAsleep.store(false, ordering: .sequentiallyConsistent)
+        let seen = wakes.load(ordering: .sequentiallyConsistent)
+        finishWork(&window)
+        isAsleep.store(true, ordering: .sequentiallyConsistent)
+        // A wake before that signalled nothing.
+        guard wakes.load(ordering: .sequentiallyConsistent) == seen else { continue }
+        let start = timestamp()
+        event.event.take()
+        // Polling a little longer would have met what came.
+        if timestamp() &- start < spin { window = min(max(window * 2, spin / 16), spin) }
+      }
+    }
+
+    private func finishWork(_ window: inout UInt64) {
+      var last = timestamp()
+      while true {
+        switch work(window > 0) {
+        case .idle: return
+        case .busy: last = timestamp()
+        case .polling:
+          if timestamp() &- last < window {
+            spinHint()
+          } else {
+            window /= 2
+            if work(false) == .idle { return }
+            last = timestamp()
+          }
         }
       }
     }
 
     override func wake() {
-      guard !isWoken.exchange(true, ordering: .sequentiallyConsistent) else { return }
-      event.event.signal()
+      wakes.wrappingAdd(1, ordering: .sequentiallyConsistent)
+      if isAsleep.exchange(false, ordering: .sequentiallyConsistent) { event.event.signal() }
     }
 
     override func doorbell() -> Doorbell {

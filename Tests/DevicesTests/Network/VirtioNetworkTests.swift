@@ -212,6 +212,20 @@ private final class Driver {
     #expect(driver.network.receiveOffloads == [.checksum, .tso4])
   }
 
+  @Test func rightChecksumsAreVouchedForWhereTheDriverTakesIt() throws {
+    let good = TestFrame.tcp(TestFrame.pattern(100))
+    var bad = good
+    bad[100] ^= 1
+    for (feature, frame, flags) in [(Feature.guestChecksum, good, 2), (Feature.guestChecksum, bad, 0), ([], good, 0)]
+      as [(VirtioFeatures, [UInt8], UInt8)]
+    {
+      let driver = try Driver([.version1, feature])
+      try driver.fill(1)
+      driver.network.inject(frame)
+      #expect(try driver.received().first == flags)
+    }
+  }
+
   @Test func mergeableBuffersShareALongFrame() throws {
     let driver = try Driver()
     try driver.fill(5, size: 1000)

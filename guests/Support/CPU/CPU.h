@@ -104,6 +104,9 @@ CPU_INLINE struct cpuid_result cpuid(uint32_t leaf, uint32_t subleaf) {
 CPU_INLINE void cli(void) { __asm__ volatile("cli" : : : "memory"); }
 CPU_INLINE void sti(void) { __asm__ volatile("sti" : : : "memory"); }
 CPU_INLINE void hlt(void) { __asm__ volatile("hlt" : : : "memory"); }
+/// Orders a store before a later load.
+CPU_INLINE void mfence(void) { __asm__ volatile("mfence" : : : "memory"); }
+
 CPU_INLINE void pause(void) { __asm__ volatile("pause" : : : "memory"); }
 
 /// Waits for an interrupt without losing one that comes in between: STI holds interrupts off for one instruction.

@@ -1,3 +1,4 @@
+import Backends
 import GuestMemory
 
 /// Receive descriptor status and errors, §3.2.3.1 and §3.2.3.2.

@@ -30,6 +30,8 @@ final class VirtioNetwork: VirtioDevice, @unchecked Sendable {
   private(set) var settings = Settings()
   private var pairs: [NetworkQueuePair] = []
   private let filter: Mutex<NetworkFilter>
+  /// The driver takes VIRTIO_NET_F_GUEST_CSUM at present.
+  private let takesChecksums = Atomic<Bool>(false)
   private let address: EthernetAddress
   private let backend: any NetworkBackend
 
@@ -99,6 +101,7 @@ final class VirtioNetwork: VirtioDevice, @unchecked Sendable {
     let offloads = NetworkFormat.offloads(
       features, checksum: Feature.guestChecksum, tso4: Feature.guestTSO4, tso6: Feature.guestTSO6,
       ecn: Feature.guestECN)
+    takesChecksums.store(offloads.contains(.checksum), ordering: .relaxed)
     for pair in pairs { pair.backend.setReceiveOffloads(offloads) }
   }
 
@@ -119,6 +122,9 @@ final class VirtioNetwork: VirtioDevice, @unchecked Sendable {
   }
 
   // MARK: Queues
+
+  /// Whether the driver may be told that a checksum is right.
+  var mayValidate: Bool { takesChecksums.load(ordering: .relaxed) }
 
   func accepts(_ frame: UnsafeRawBufferPointer) -> Bool { filter.withLock { $0.accepts(frame) } }
 

@@ -101,35 +101,36 @@ extension DescriptorChain {
   /// Copies up to `target.count` readable bytes from `offset` on; returns how many there were.
   @discardableResult
   public func read(at offset: Int = 0, into target: UnsafeMutableRawBufferPointer) -> Int {
-    var skip = offset
-    var done = 0
-    for run in readable where done < target.count {
-      if skip >= run.count {
-        skip -= run.count
-        continue
-      }
-      let part = min(run.count - skip, target.count - done)
-      UnsafeMutableRawBufferPointer(rebasing: target[done..<done + part]).copyMemory(
-        from: UnsafeRawBufferPointer(rebasing: run[skip..<skip + part]))
-      done += part
-      skip = 0
+    Self.forEachPart(of: readable, at: offset, count: target.count) { part, done in
+      UnsafeMutableRawBufferPointer(rebasing: target[done..<done + part.count]).copyMemory(
+        from: UnsafeRawBufferPointer(part))
     }
-    return done
   }
 
   /// Copies `source` to the writable bytes from `offset` on, as far as there is room; returns how many went.
   @discardableResult
   public func write(at offset: Int = 0, _ source: UnsafeRawBufferPointer) -> Int {
+    Self.forEachPart(of: writable, at: offset, count: source.count) { part, done in
+      part.copyMemory(from: UnsafeRawBufferPointer(rebasing: source[done..<done + part.count]))
+    }
+  }
+
+  /// Calls `body` for the parts of `count` bytes from `offset` on, each with the bytes before it; returns how many bytes
+  /// there were.
+  @inline(__always)
+  private static func forEachPart(
+    of runs: UnsafeBufferPointer<UnsafeMutableRawBufferPointer>, at offset: Int, count: Int,
+    _ body: (UnsafeMutableRawBufferPointer, Int) -> Void
+  ) -> Int {
     var skip = offset
     var done = 0
-    for run in writable where done < source.count {
+    for run in runs where done < count {
       if skip >= run.count {
         skip -= run.count
         continue
       }
-      let part = min(run.count - skip, source.count - done)
-      UnsafeMutableRawBufferPointer(rebasing: run[skip..<skip + part]).copyMemory(
-        from: UnsafeRawBufferPointer(rebasing: source[done..<done + part]))
+      let part = min(run.count - skip, count - done)
+      body(UnsafeMutableRawBufferPointer(rebasing: run[skip..<skip + part]), done)
       done += part
       skip = 0
     }

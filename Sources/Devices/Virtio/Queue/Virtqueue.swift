@@ -114,7 +114,7 @@ public final class VirtqueueSet: @unchecked Sendable {
   }
 
   /// Queue 0 ≤ `index` < `count`.
-  public subscript(index: Int) -> Virtqueue {
+  subscript(index: Int) -> Virtqueue {
     _read { yield storage[index] }
     _modify { yield &storage[index] }
   }
