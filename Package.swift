@@ -90,7 +90,9 @@ let package = Package(
     tests("BusesTests", ["Buses", "DeviceKit", "TestKit"]),
     tests("BackendsTests", ["Backends", "LinuxSystem", "MachineModel", "TestKit"]),
     tests("UserNetworkTests", ["UserNetwork", "LinuxSystem", "MachineModel", "TestKit"]),
-    tests("DevicesTests", ["Devices", "DeviceKit", "MachineModel", "Buses", "Backends", "TestKit"]),
+    tests(
+      "DevicesTests",
+      ["Devices", "DeviceKit", "MachineModel", "GuestMemory", "Buses", "Backends", "LinuxSystem", "TestKit"]),
     tests(
       "BoardsTests",
       [
