@@ -86,7 +86,8 @@ struct NetworkOptions: ParsableArguments {
 struct ConsoleOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp(
-      "Connect the next serial port, up to four: stdio, file:PATH, unix:PATH, pty or null. (default: stdio)",
+      "Connect the next serial port, up to four: stdio, file:PATH, unix:PATH, pty or null; or none for no port."
+        + " (default: stdio)",
       valueName: "endpoint"),
     completion: .list(["stdio", "file:", "unix:", "pty", "null"]))
   var serial: [String] = []
