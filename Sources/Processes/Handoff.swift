@@ -54,6 +54,8 @@ enum ChannelMessage: UInt8, Sendable {
   case closeImages
   /// Columns and rows of the terminal that standard input is, two bytes each, low byte first.
   case windowSize
+  /// The host's files and devices behind disks may have another size.
+  case measureDisks
   /// The answer to `connectSocket`: its number, and the connected socket where somebody listens.
   case connectedSocket
   // Device process to launcher.

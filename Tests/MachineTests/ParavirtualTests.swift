@@ -32,6 +32,17 @@ extension Machines {
       try await Self.shell("rm -r \"$0\"", directory)
     }
 
+    @Test func theGuestLearnsThatItsDiskHasGrown() async throws {
+      let disk = try TemporaryFile([UInt8](repeating: 0, count: 1 << 20))
+      try await Self.boot(["--disk", disk.path + ",format=raw"]) { run in
+        try await Self.command(run, "cat /sys/block/vdb/size", "2048")
+        try await Self.shell("truncate -s 3M \"$0\"", disk.path)
+        run.signal(SignalNumber.user2)
+        try await run.wait(for: "[vdb] new size: 6144", seconds: 30)
+        try await Self.command(run, "cat /sys/block/vdb/size", "6144")
+      }
+    }
+
     @Test(arguments: ["stream", "dgram"]) func guestsOnOneUnixSocketPingEachOther(_ type: String) async throws {
       let socket = try TemporaryFile().path + ".wire"
       let listener = ["--net", "unix,type=\(type),path=\(socket),listen=on"]

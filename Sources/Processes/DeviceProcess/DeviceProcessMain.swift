@@ -181,6 +181,7 @@ private final class DeviceMachine: Sendable {
         resources.drain(nanoseconds: Self.outputGrace)
         try? channel.send(.finished, Array(textScreen().utf8))
         endProcessNow(0)
+      case .measureDisks: resources.measureDisks()
       case .connectedSocket: resources.connected(payload, descriptors)
       case .windowSize:
         guard payload.count == 4 else { return }

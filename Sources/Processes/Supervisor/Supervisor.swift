@@ -55,10 +55,8 @@ public enum Supervisor {
     let memory = try MachineMemory(spec, registry: registry)
     let terminal = resources.input == nil ? nil : TerminalMode(of: StandardStream.input.rawValue)
 
-    let signals = try SignalDescriptor([
-      SignalNumber.hangUp, SignalNumber.interrupt, SignalNumber.terminate, SignalNumber.continued,
-      SignalNumber.windowChanged,
-    ])
+    let signals = try SignalDescriptor(
+      SignalNumber.endings + [SignalNumber.continued, SignalNumber.windowChanged, SignalNumber.user2])
     let pump = resources.takeInput().map { InputPump(pipe: Descriptor(owning: $0), isTerminal: terminal != nil) }
     let images = resources.images
     let networks = try NetworkProcesses(resources.userNetworks, sandbox: spec.sandbox, log: log)
