@@ -29,8 +29,8 @@ public enum HVM {
     "exit", "pvpanic",
   ]
 
-  /// The whole machine: the board's devices, a serial port and an IDE drive for every connection and disk that no
-  /// device of the user's names, and then the user's devices; every property with its default.
+  /// The whole machine: the board's devices, a serial port and a drive for every connection and disk that no device of
+  /// the user's names, and then the user's devices; every property with its default.
   /// - Parameter spec: as the command line gave it; `devices` holds the user's alone.
   public static func resolve(_ spec: MachineSpec, registry: Registry) throws(BoardError) -> MachineSpec {
     guard 1...MachineSpec.maximumCPUs ~= spec.cpus else {
@@ -48,6 +48,7 @@ public enum HVM {
     resolved.devices += try serialDevices(spec.characters.filter { !used.contains($0.id) })
     resolved.devices += try placed(
       drives: spec.blocks.filter { !used.contains($0.id) }.map { drive($0, of: spec) }, user: spec.devices, registry)
+    try placeSCSIDrives(&resolved.devices, cpus: spec.cpus, registry)
     resolved.devices += try networkDevices(spec, used: used, registry)
     if let vsock = spec.vsock, !spec.devices.contains(where: { $0.model == vsockModel }) {
       resolved.devices.append(
@@ -182,9 +183,12 @@ public enum HVM {
   /// The device of a disk that no device of the user's names.
   private static func drive(_ block: BlockSpec, of spec: MachineSpec) -> DeviceSpec {
     let properties: [String: PropertyValue] = ["drive": .string(block.id)]
-    if block.id.hasPrefix("cdrom") { return DeviceSpec(model: "ide-cd", id: "ide-\(block.id)", properties: properties) }
-    switch block.interface ?? .standard(for: spec.mode) {
-    case .ide: return DeviceSpec(model: "ide-hd", id: "ide-\(block.id)", properties: properties)
+    let isCDROM = block.id.hasPrefix("cdrom")
+    switch block.interface ?? (isCDROM ? .ide : .standard(for: spec.mode)) {
+    case .ide:
+      return DeviceSpec(model: isCDROM ? "ide-cd" : "ide-hd", id: "ide-\(block.id)", properties: properties)
+    case .scsi:
+      return DeviceSpec(model: isCDROM ? "scsi-cd" : "scsi-hd", id: "scsi-\(block.id)", properties: properties)
     case .virtio:
       // A queue for each CPU, so that none waits for another's.
       let queues = PropertyValue.integer(UInt64(min(spec.cpus, maximumDiskQueues)))
