@@ -67,7 +67,7 @@ let package = Package(
         .embedInCode("Policies/vcpu.policy"),
       ]),
 
-    layer("UserNetwork", ["LinuxSystem", "MachineModel", "CSlirp"]),
+    layer("UserNetwork", ["LinuxSystem", "MachineModel", "Backends", "CSlirp"]),
 
     // What joins them.
     layer("Boards", ["DeviceKit", "Devices", "MachineModel"]),
