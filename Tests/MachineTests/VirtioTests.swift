@@ -137,6 +137,6 @@ private final class Shell: Sendable {
     guard let from = output.firstRange(of: "<42<"), let to = output.firstRange(of: ">42>") else {
       throw StreamError(description: "no answer to '\(command)'")
     }
-    return String(output[from.upperBound..<to.lowerBound].filter { $0 != "\r" })
+    return String(output[from.upperBound..<to.lowerBound])
   }
 }
