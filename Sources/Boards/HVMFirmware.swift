@@ -109,7 +109,7 @@ extension HVM {
     }
     let controllers = spec.devices.filter { $0.model == scsiController }
     for device in spec.devices {
-      switch try model(of: device, registry).bus {
+      switch try Recipe.model(of: device, registry).bus {
       case .pci where device.model == virtioDisk:
         guard let card = pciAddress(of: device) else { continue }
         let order = order(.virtio, card.slot * 8 + card.function)

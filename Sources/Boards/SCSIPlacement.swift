@@ -34,7 +34,7 @@ extension HVM {
     var others: [DeviceSpec] = []
     var drives: [DeviceSpec] = []
     for device in devices {
-      if try model(of: device, registry).bus == .scsi { drives.append(device) } else { others.append(device) }
+      if try Recipe.model(of: device, registry).bus == .scsi { drives.append(device) } else { others.append(device) }
     }
     guard !drives.isEmpty else { return }
     if !others.contains(where: { $0.model == scsiController }) {

@@ -87,7 +87,8 @@ struct NetworkOptions: ParsableArguments {
 struct ConsoleOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp(
-      "Connect the next serial port, COM1 to COM4, or what a device names: stdio, file:PATH, unix:PATH, pty or null."
+      "Connect the next serial port, COM1 to COM4, or what a device names: stdio, file:PATH, unix:PATH, pty or null;"
+        + " or none for no port."
         + " (default: stdio)",
       valueName: "endpoint"),
     completion: .list(["stdio", "file:", "unix:", "pty", "null"]))

@@ -12,7 +12,7 @@ import Testing
   private func drive(_ id: String, _ block: String, _ more: [String: PropertyValue] = [:]) -> DeviceSpec {
     DeviceSpec(model: "scsi-hd", id: id, properties: ["drive": .string(block)].merging(more) { $1 })
   }
-  private func resolve(_ spec: MachineSpec) throws -> MachineSpec { try HVM.resolve(spec, registry: catalog) }
+  private func resolve(_ spec: MachineSpec) throws -> MachineSpec { try Recipe.resolve(spec, registry: catalog) }
   /// The controllers and drives in order: `scsi-hd disk0 scsi.0 0`.
   private func drives(_ spec: MachineSpec) -> [String] {
     spec.devices.compactMap { device in

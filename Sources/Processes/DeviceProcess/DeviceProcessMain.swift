@@ -102,7 +102,7 @@ private final class DeviceMachine: Sendable {
       resources: resources, workers: workers, deviceMemory: deviceMemory.bytes)
     ports = board.ports
     mmio = board.mmio
-    devices = try HVM.assemble(handoff.spec, registry: catalog, on: board)
+    devices = try Recipe.assemble(handoff.spec, registry: catalog, on: board)
     resources.closeFiles()
     try timers.run(queue)
     try workers.start()

@@ -36,12 +36,13 @@ public enum Supervisor {
     switch try EngineChoice(spec) {
     case .kvm(let host, let notice):
       return try run(spec, registry, log, resources, notice, host) { (host) throws(EngineFailure) in
-        try KVMMachine(host, vcpus: spec.cpus) { SoftInterpreter() }
+        try KVMMachine(host, vcpus: spec.cpus, hasLegacyChips: spec.mode != .pv) { SoftInterpreter() }
       }
     case .soft(let notice):
       let trace = try spec.trace.map(Trace.init)
       return try run(spec, registry, log, resources, notice, ()) { (_) throws(EngineFailure) in
-        try SoftMachine(vcpus: spec.cpus, model: spec.cpu, trace: trace)
+        try SoftMachine(
+          vcpus: spec.cpus, model: spec.cpu, hasLegacyChips: spec.mode != .pv, trace: trace)
       }
     }
   }

@@ -134,7 +134,7 @@ public final class VirtioBlock: VirtioDevice, @unchecked Sendable {
       request.isWrite = true
       gather(chain.readable, skipping: Format.headerSize, count: count, request)
       transfer(request, .write, count, offset)
-    case Format.RequestType.flush: submit(request, BlockRequest(.flush, completion: completion(request)))
+    case Format.RequestType.flush: submit(request, BlockRequest(.flush, completion: request.completion))
     case Format.RequestType.getID: answerID(chain, request)
     case Format.RequestType.discard where accepted.contains(Format.Feature.discard):
       ranges(chain, request, isDiscard: true)
@@ -155,7 +155,7 @@ public final class VirtioBlock: VirtioDevice, @unchecked Sendable {
     guard count > 0 else { return finish(request, .ok, written: 0) }
     submit(
       request,
-      BlockRequest(operation, offset: offset.partialValue, buffers: request.runs, completion: completion(request)))
+      BlockRequest(operation, offset: offset.partialValue, buffers: request.runs, completion: request.completion))
   }
 
   /// Collects the runs of guest memory from byte `skipping` on.
@@ -211,7 +211,7 @@ public final class VirtioBlock: VirtioDevice, @unchecked Sendable {
     request.left.store(operations.count, ordering: .relaxed)
     request.hasFailed.store(0, ordering: .relaxed)
     for (operation, offset, length) in operations {
-      backend.enqueue(BlockRequest(operation, offset: offset, length: length, completion: completion(request)))
+      backend.enqueue(BlockRequest(operation, offset: offset, length: length, completion: request.completion))
     }
   }
 
@@ -219,17 +219,6 @@ public final class VirtioBlock: VirtioDevice, @unchecked Sendable {
     request.left.store(1, ordering: .relaxed)
     request.hasFailed.store(0, ordering: .relaxed)
     backend.enqueue(block)
-  }
-
-  private func completion(_ request: VirtioBlockRequest) -> @Sendable (Result<Void, BlockError>) -> Void {
-    { [unowned self] result in
-      if case .failure(let error) = result {
-        request.hasFailed.store(error == .unsupported ? 2 : 1, ordering: .relaxed)
-      }
-      guard request.left.subtract(1, ordering: .acquiringAndReleasing).newValue == 0 else { return }
-      completions.push(request)
-      wake()
-    }
   }
 
   // MARK: Completions
@@ -245,7 +234,7 @@ public final class VirtioBlock: VirtioDevice, @unchecked Sendable {
         finish(request, failure == 2 ? .unsupported : .error, written: 0)
       } else if request.isWrite, request.step == .data, isWriteThrough.load(ordering: .relaxed) {
         request.step = .flushAfterWrite
-        submit(request, BlockRequest(.flush, completion: completion(request)))
+        submit(request, BlockRequest(.flush, completion: request.completion))
         needsKick = true
       } else {
         finish(request, .ok, written: request.isWrite ? 0 : request.dataIn)
@@ -268,6 +257,14 @@ public final class VirtioBlock: VirtioDevice, @unchecked Sendable {
 
   private func make() -> VirtioBlockRequest {
     let request = VirtioBlockRequest()
+    request.completion = { [unowned self, unowned request] result in
+      if case .failure(let error) = result {
+        request.hasFailed.store(error == .unsupported ? 2 : 1, ordering: .relaxed)
+      }
+      guard request.left.subtract(1, ordering: .acquiringAndReleasing).newValue == 0 else { return }
+      completions.push(request)
+      wake()
+    }
     requests.append(request)
     return request
   }
@@ -280,9 +277,8 @@ public final class VirtioBlock: VirtioDevice, @unchecked Sendable {
 }
 
 extension VirtioBlock {
-  /// `virtio-blk-pci`.
-  public static let model = DeviceModel(
-    name: "virtio-blk-pci", summary: "virtio disk with several queues, discard and write zeroes", bus: .pci,
+  public static let model = VirtioModel(
+    name: "virtio-blk", summary: "virtio disk with several queues, discard and write zeroes",
     options: [
       OptionSpec("drive", .block, "the disk image that holds its sectors"),
       OptionSpec("serial", .string(maximumLength: BlockFormat.serialSize), "serial number"),
@@ -291,11 +287,12 @@ extension VirtioBlock {
         "queue-size", .integer(4...1024), default: .integer(256), "descriptors of each queue, a power of two"),
       OptionSpec(
         "block-size", .integer(512...4096), default: .integer(512), "logical block size in bytes, a power of two"),
-      OptionSpec("bootindex", .integer(0...255), "place in the boot order, lowest first"),
-    ] + VirtioPCIDevice.options
+    ],
+    pciOptions: [OptionSpec("bootindex", .integer(0...255), "place in the boot order, lowest first")]
+      + VirtioPCIDevice.options
   ) { (id, properties, board) throws(DeviceError) in
     guard let name = properties.string("drive"), let backend = board.resources.block(name) else {
-      throw DeviceError("\(id): virtio-blk-pci needs drive=NAME of a disk, such as drive=disk0")
+      throw DeviceError("\(id): virtio-blk needs drive=NAME of a disk, such as drive=disk0")
     }
     var options = Options()
     options.queues = Int(clamping: properties.integer("queues") ?? 1)
@@ -305,7 +302,6 @@ extension VirtioBlock {
     guard options.queueSize.nonzeroBitCount == 1, options.blockSize.nonzeroBitCount == 1 else {
       throw DeviceError("\(id): queue-size and block-size are powers of two")
     }
-    let device = try VirtioBlock(id: id, backend, options, board: board)
-    return try VirtioPCIDevice.attach(device, properties, to: board)
+    return try VirtioBlock(id: id, backend, options, board: board)
   }
 }
