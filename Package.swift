@@ -69,7 +69,7 @@ let package = Package(
         .embedInCode("Policies/vcpu.policy"),
       ]),
 
-    layer("UserNetwork", ["LinuxSystem", "MachineModel", "CSlirp"]),
+    layer("UserNetwork", ["LinuxSystem", "MachineModel", "Backends", "CSlirp"]),
 
     // What an image says about how it is booted. Knows nothing of machines.
     layer("BootImage", ["CExt2FS"]),
@@ -96,7 +96,9 @@ let package = Package(
     tests("BackendsTests", ["Backends", "LinuxSystem", "MachineModel", "TestKit"]),
     tests("BootImageTests", ["BootImage", "LinuxSystem", "TestKit"]),
     tests("UserNetworkTests", ["UserNetwork", "LinuxSystem", "MachineModel", "TestKit"]),
-    tests("DevicesTests", ["Devices", "DeviceKit", "MachineModel", "Buses", "Backends", "TestKit"]),
+    tests(
+      "DevicesTests",
+      ["Devices", "DeviceKit", "MachineModel", "GuestMemory", "Buses", "Backends", "LinuxSystem", "TestKit"]),
     tests(
       "BoardsTests",
       [

@@ -51,6 +51,9 @@ extension BusKind {
     case .isa: "ISA bus"
     case .pci: "PCI bus"
     case .ide: "IDE channel"
+    case .virtioSerial: "virtio console"
+    case .scsi: "SCSI bus"
+    case .virtioMMIO: "virtio-mmio slot"
     }
   }
 }

@@ -74,12 +74,20 @@ struct NetworkOptions: ParsableArguments {
       valueName: "kind[,option=value...]"),
     completion: .list(["user", "user,hostfwd=tcp:127.0.0.1:2222-:22", "tap,ifname=", "unix,path=", "none"]))
   var net: [String] = []
+
+  @Option(
+    help: ArgumentHelp(
+      "Give the guest sockets (AF_VSOCK): host programs connect to the Unix socket PATH and write CONNECT PORT,"
+        + " the guest's connections to PORT of the host go to PATH_PORT.",
+      valueName: "uds=path[,cid=number]"))
+  var vsock: String?
 }
 
 struct ConsoleOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp(
-      "Connect the next serial port, up to four: stdio, file:PATH, unix:PATH, pty or null. (default: stdio)",
+      "Connect the next serial port, up to four: stdio, file:PATH, unix:PATH, pty or null; or none for no port."
+        + " (default: stdio)",
       valueName: "endpoint"),
     completion: .list(["stdio", "file:", "unix:", "pty", "null"]))
   var serial: [String] = []

@@ -42,9 +42,7 @@ public struct VMRunCommand: ParsableCommand {
 
   /// The machine that the user described, with the devices that `--device` names and none of the board's own.
   public func machineSpec(registry: Registry) throws(UsageError) -> MachineSpec {
-    guard machine.mode != .pv else {
-      throw UsageError("--mode", machine.mode.rawValue, "not yet; this version runs --mode hvm and --mode pvhvm")
-    }
+    if machine.mode == .pv { try checkWithoutFirmware() }
     let isEmpty =
       images.isEmpty && disks.disk.isEmpty && disks.cdrom.isEmpty && disks.firmware == nil && machine.device.isEmpty
     guard !isEmpty else {
@@ -53,13 +51,23 @@ public struct VMRunCommand: ParsableCommand {
     var spec = MachineSpec(
       mode: machine.mode, accelerator: machine.accel, cpus: try cpus(), cpu: try cpu(),
       memory: try memory(),
-      blocks: try blocks(), characters: try characters(), networks: try networks(registry), reboot: !run.noReboot,
+      blocks: try blocks(), characters: try characters(), networks: try networks(registry), vsock: try vsock(),
+      reboot: !run.noReboot,
       timeout: try timeout(),
       sandbox: run.sandbox, screenText: try path("--screen-text", console.screenText), trace: try trace())
     if let firmware = try path("--firmware", disks.firmware) { spec.firmware = firmware }
     if let order = disks.boot { spec.bootOrder = try bootOrder(order) }
     spec.devices = try devices(registry, spec)
     return spec
+  }
+
+  /// What concerns a firmware or a display has no place in mode pv.
+  private func checkWithoutFirmware() throws(UsageError) {
+    let given = [("--firmware", disks.firmware), ("--boot", disks.boot), ("--screen-text", console.screenText)]
+    for (flag, value) in given {
+      guard let value else { continue }
+      throw UsageError(flag, value, "mode pv has no \(flag == "--screen-text" ? "display" : "firmware"); leave it out")
+    }
   }
 
   private func cpus() throws(UsageError) -> Int {
@@ -200,10 +208,12 @@ public struct VMRunCommand: ParsableCommand {
     guard console.serial.count <= 4 else {
       throw UsageError("--serial: given \(console.serial.count) times; the board has four serial ports")
     }
+    if console.serial == ["none"] { return [] }
     var endpoints: [CharacterEndpoint] = []
     for text in console.serial {
       guard let endpoint = CharacterEndpoint(text) else {
-        throw UsageError("--serial", text, "must be stdio, file:PATH, unix:PATH, pty or null")
+        guard text != "none" else { throw UsageError("--serial none: takes no other --serial beside it") }
+        throw UsageError("--serial", text, "must be stdio, file:PATH, unix:PATH, pty or null; or none for no port")
       }
       if endpoint != .pty, endpoint != .null, endpoints.contains(endpoint) {
         throw UsageError("--serial", text, "is taken by another serial port")
@@ -212,6 +222,24 @@ public struct VMRunCommand: ParsableCommand {
     }
     if endpoints.isEmpty { endpoints = [.stdio] }
     return endpoints.enumerated().map { CharacterSpec(id: "serial\($0)", endpoint: $1) }
+  }
+
+  private static let vsockOptions = [
+    OptionSpec("cid", .integer(3...0xFFFF_FFFE), default: .integer(3), "Context identifier of the guest"),
+    OptionSpec("uds", .string(maximumLength: 96), "Unix socket"),
+  ]
+
+  private func vsock() throws(UsageError) -> VsockSpec? {
+    guard let text = network.vsock else { return nil }
+    let properties: Properties
+    do {
+      properties = Properties(
+        try Self.vsockOptions.values(parsing: KeyValueList("vsock," + text).items, owner: "vsock"))
+    } catch { throw UsageError("--vsock", text, "\(error)") }
+    guard let path = try path("--vsock uds", properties.string("uds")) else {
+      throw UsageError("--vsock", text, "needs uds=PATH, the Unix socket on the host")
+    }
+    return VsockSpec(guestID: UInt32(clamping: properties.integer("cid") ?? 3), path: path)
   }
 
   private func devices(_ registry: Registry, _ spec: MachineSpec) throws(UsageError) -> [DeviceSpec] {

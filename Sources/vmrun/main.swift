@@ -15,7 +15,7 @@ let status = VMRunCommand.launch(
   arguments,
   in: Environment(
     registry: catalog,
-    resolve: { spec, registry in try HVM.resolve(spec, registry: registry) },
+    resolve: { spec, registry in try Recipe.resolve(spec, registry: registry) },
     run: { spec, logLevel in
       let outcome = Supervisor.run(spec, registry: catalog, logLevel: logLevel)
       if let message = outcome.message { StandardStream.report("vmrun: \(message)") }

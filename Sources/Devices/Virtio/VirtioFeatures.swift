@@ -33,14 +33,34 @@ public struct VirtioStatus: OptionSet, Sendable, Hashable {
 public struct VirtioKind: Sendable, Equatable {
   /// Device type (virtio 1.2 §5).
   public let id: UInt16
-  /// PCI device ID of a transitional device (§4.1.2.1).
-  public let transitionalID: UInt16
+  /// PCI device ID of a transitional device (§4.1.2.1); nil: there is no such device.
+  public let transitionalID: UInt16?
   /// PCI class, subclass and programming interface.
   public let pciClass: UInt32
 
-  public init(id: UInt16, transitionalID: UInt16, pciClass: UInt32) {
+  public init(id: UInt16, transitionalID: UInt16?, pciClass: UInt32) {
     self.id = id
     self.transitionalID = transitionalID
     self.pciClass = pciClass
+  }
+}
+
+/// 64 bits in registers of 32: half 0 is the low one, half 1 the high one; there are no others (virtio 1.2 §4.1.4.3,
+/// §4.2.2).
+extension UInt64 {
+  func half(_ select: UInt32) -> UInt32 {
+    switch select {
+    case 0: UInt32(truncatingIfNeeded: self)
+    case 1: UInt32(truncatingIfNeeded: self >> 32)
+    default: 0
+    }
+  }
+
+  func replacingHalf(_ select: UInt32, with value: UInt32) -> UInt64 {
+    switch select {
+    case 0: self & ~0xFFFF_FFFF | UInt64(value)
+    case 1: self & 0xFFFF_FFFF | UInt64(value) << 32
+    default: self
+    }
   }
 }

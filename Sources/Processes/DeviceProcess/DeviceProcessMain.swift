@@ -83,7 +83,7 @@ private final class DeviceMachine: Sendable {
     }
 
     interrupts = try InterruptEvents(channel: channel, page: page)
-    resources = try DeviceResources(handoff, descriptors[fixed...], rings: rings)
+    resources = try DeviceResources(handoff, descriptors[fixed...], rings: rings, channel: channel)
     let timers = TimerThread()
     let queue = TimerQueue(clock: HostClock()) { timers.wake() }
     self.timers = timers
@@ -102,7 +102,7 @@ private final class DeviceMachine: Sendable {
       resources: resources, workers: workers, deviceMemory: deviceMemory.bytes)
     ports = board.ports
     mmio = board.mmio
-    devices = try HVM.assemble(handoff.spec, registry: catalog, on: board)
+    devices = try Recipe.assemble(handoff.spec, registry: catalog, on: board)
     resources.closeFiles()
     try timers.run(queue)
     try workers.start()
@@ -164,7 +164,7 @@ private final class DeviceMachine: Sendable {
       waitForDescriptors(&entries)
       if !entries[1].ready.isEmpty { interrupts.resample() }
       guard !entries[0].ready.isEmpty else { continue }
-      guard let (message, _, _) = channel.receive() else {
+      guard let (message, payload, descriptors) = channel.receive() else {
         // The launcher was killed; where it ended by itself it has said so before.
         Lockdown.restoreTerminal()
         resources.drain(nanoseconds: 0)
@@ -181,6 +181,11 @@ private final class DeviceMachine: Sendable {
         resources.drain(nanoseconds: Self.outputGrace)
         try? channel.send(.finished, Array(textScreen().utf8))
         endProcessNow(0)
+      case .connectedSocket: resources.connected(payload, descriptors)
+      case .windowSize:
+        guard payload.count == 4 else { return }
+        resources.resizeTerminal(
+          columns: UInt16(payload[0]) | UInt16(payload[1]) << 8, rows: UInt16(payload[2]) | UInt16(payload[3]) << 8)
       default: return
       }
     }

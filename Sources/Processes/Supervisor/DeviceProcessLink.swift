@@ -91,6 +91,11 @@ final class DeviceProcessLink: Sendable {
     return Received(message: message, payload: payload, events: descriptors.map(SharedEvent.init(owning:)))
   }
 
+  /// Tells the devices how large the terminal is.
+  func resize(_ size: (columns: UInt16, rows: UInt16)) throws(SystemError) {
+    try channel.send(.windowSize, Int(size.columns).twoBytes + Int(size.rows).twoBytes)
+  }
+
   /// What became of the process, as an outcome. Called once: it takes the process's status.
   func ending() -> Outcome {
     // The socket closes a moment before the process can be waited for; one that hangs is ended here.

@@ -43,7 +43,11 @@ struct OpenedResources: ~Copyable {
     for block in spec.blocks { try open(block) }
     for character in spec.characters { try open(character) }
     for network in spec.networks { try open(network) }
-    for (name, file) in try HVM.requiredFiles(spec, registry: registry).sorted(by: { $0.key < $1.key }) {
+    if let vsock = spec.vsock {
+      add(try listenAt(vsock.path, "--vsock"))
+      temporaryPaths.append(vsock.path)
+    }
+    for (name, file) in try Recipe.requiredFiles(spec, registry: registry).sorted(by: { $0.key < $1.key }) {
       do throws(SystemError) {
         add(try Descriptor.open(file.path, .readOnly))
       } catch {

@@ -36,12 +36,13 @@ public enum Supervisor {
     switch try EngineChoice(spec) {
     case .kvm(let host, let notice):
       return try run(spec, registry, log, resources, notice, host) { (host) throws(EngineFailure) in
-        try KVMMachine(host, vcpus: spec.cpus) { SoftInterpreter() }
+        try KVMMachine(host, vcpus: spec.cpus, hasLegacyChips: spec.mode != .pv) { SoftInterpreter() }
       }
     case .soft(let notice):
       let trace = try spec.trace.map(Trace.init)
       return try run(spec, registry, log, resources, notice, ()) { (_) throws(EngineFailure) in
-        try SoftMachine(vcpus: spec.cpus, model: spec.cpu, trace: trace)
+        try SoftMachine(
+          vcpus: spec.cpus, model: spec.cpu, hasLegacyChips: spec.mode != .pv, trace: trace)
       }
     }
   }
@@ -56,6 +57,7 @@ public enum Supervisor {
 
     let signals = try SignalDescriptor([
       SignalNumber.hangUp, SignalNumber.interrupt, SignalNumber.terminate, SignalNumber.continued,
+      SignalNumber.windowChanged,
     ])
     let pump = resources.takeInput().map { InputPump(pipe: Descriptor(owning: $0), isTerminal: terminal != nil) }
     let images = resources.images
@@ -70,6 +72,7 @@ public enum Supervisor {
     if let notice { log.notice("\(notice)") }
     _ = consume resources
     terminal?.enterRaw()
+    if let size = terminal?.size { try devices.resize(size) }
     defer { terminal?.restore() }
     var loop = ControlLoop(
       running, devices: devices, networks: networks, signals: signals, pump: pump, terminal: terminal, spec: spec)
