@@ -30,7 +30,7 @@ public final class BootImage {
       throw BootImageError(.unsupported, "entry '\(entry.titlePath)' starts no Linux kernel")
     }
     do throws(BootImageError) {
-      var ramdisks: [BootFile] = []
+      var ramdisks: [StoredFile] = []
       let file = try volumes.file(kernel)
       for path in entry.ramdisks { ramdisks.append(try volumes.file(path)) }
       return OpenedEntry(kernel: file, ramdisks: ramdisks, arguments: entry.arguments)
@@ -42,9 +42,9 @@ public final class BootImage {
 
 /// What is loaded for an entry.
 public struct OpenedEntry: Sendable {
-  public let kernel: BootFile
+  public let kernel: StoredFile
   /// In the order in which they follow one another in memory.
-  public let ramdisks: [BootFile]
+  public let ramdisks: [StoredFile]
   public let arguments: String
 }
 

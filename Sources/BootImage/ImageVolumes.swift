@@ -42,7 +42,7 @@ final class ImageVolumes: BootVolumes {
   func label(of volume: Int) -> String { volumes[volume].fileSystem.label }
 
   /// Throws `notFound`, where the others give nil.
-  func file(_ path: BootPath) throws(BootImageError) -> BootFile {
+  func file(_ path: BootPath) throws(BootImageError) -> StoredFile {
     do throws(BootImageError) { return try volumes[path.volume].fileSystem.file(path.path) } catch {
       throw described(path, error)
     }

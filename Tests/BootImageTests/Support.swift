@@ -45,7 +45,7 @@ func makeImage(_ script: String) async throws -> [UInt8] {
   return try Descriptor.open(mark.path + ".disk", .readOnly).contents(limit: 1 << 30)
 }
 
-func text(_ file: BootFile) throws -> String { String(decoding: try file.bytes(limit: 1 << 20), as: UTF8.self) }
+func text(_ file: StoredFile) throws -> String { String(decoding: try file.bytes(limit: 1 << 20), as: UTF8.self) }
 
 /// File systems as a table of files.
 final class TestVolumes: BootVolumes {

@@ -158,7 +158,7 @@ final class ExtFileSystem: ImageFileSystem {
 
   // MARK: Files
 
-  func file(_ path: String) throws(BootImageError) -> BootFile {
+  func file(_ path: String) throws(BootImageError) -> StoredFile {
     let inode = try inode(at: path)
     guard inode.mode & Self.typeMask == Self.regular else {
       throw BootImageError(.notFound, "not a regular file")
@@ -180,16 +180,16 @@ final class ExtFileSystem: ImageFileSystem {
     }
   }
 
-  private func content(of inode: cext2fs_inode) throws(BootImageError) -> BootFile {
+  private func content(of inode: cext2fs_inode) throws(BootImageError) -> StoredFile {
     guard !inode.is_encrypted else { throw BootImageError(.unsupported, "it is encrypted") }
-    guard inode.size <= BootFile.sizeLimit else { throw BootImageError(.limit, "it is longer than 4 GiB") }
+    guard inode.size <= StoredFile.sizeLimit else { throw BootImageError(.limit, "it is longer than 4 GiB") }
     if inode.is_inline {
       var bytes = [UInt8](repeating: 0, count: 1 << 16)
       var count = bytes.count
       try check(cext2fs_inline(handle, inode.number, &bytes, &count))
       let whole = bytes.prefix(min(count, bytes.count)) + [UInt8](repeating: 0, count: FileSystemLimits.link)
       guard inode.size <= UInt64(whole.count) else { throw BootImageError(.damaged, "its length is wrong") }
-      return BootFile(Array(whole.prefix(Int(inode.size))))
+      return StoredFile(Array(whole.prefix(Int(inode.size))))
     }
     let mapping = Mapping(count: inode.size, blockSize: blockSize)
     // Safety: the mapping outlives the call.
@@ -213,7 +213,7 @@ final class ExtFileSystem: ImageFileSystem {
           }
         }, Unmanaged.passUnretained(mapping).toOpaque()))
     guard mapping.isWhole else { throw BootImageError(.limit, "it lies on the disk in too many pieces") }
-    return try BootFile(count: inode.size, runs: mapping.collector.runs, in: range)
+    return try StoredFile(count: inode.size, runs: mapping.collector.runs, in: range)
   }
 
   // MARK: Directories

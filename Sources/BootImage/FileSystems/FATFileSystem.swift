@@ -275,12 +275,12 @@ final class FATFileSystem: ImageFileSystem {
     name.utf8.map { 0x41...0x5A ~= $0 ? $0 | 0x20 : $0 }
   }
 
-  func file(_ path: String) throws(BootImageError) -> BootFile {
+  func file(_ path: String) throws(BootImageError) -> StoredFile {
     guard let entry = try find(path), !entry.isDirectory else {
       throw BootImageError(.notFound, "not a regular file")
     }
     let runs = try runs(from: entry.cluster, count: UInt64(entry.size), isDirectory: false).runs
-    return try BootFile(count: UInt64(entry.size), runs: runs, in: range)
+    return try StoredFile(count: UInt64(entry.size), runs: runs, in: range)
   }
 
   func isDirectory(_ path: String) throws(BootImageError) -> Bool { try find(path)?.isDirectory ?? true }

@@ -7,7 +7,7 @@ protocol ImageFileSystem: AnyObject {
   /// Empty where there is none.
   var label: String { get }
   /// The file at a path, symbolic links followed. Throws `notFound` where there is none.
-  func file(_ path: String) throws(BootImageError) -> BootFile
+  func file(_ path: String) throws(BootImageError) -> StoredFile
   /// The names in a directory, without `.` and `..`, sorted. Throws `notFound` where there is none.
   func names(in path: String) throws(BootImageError) -> [String]
   func isDirectory(_ path: String) throws(BootImageError) -> Bool

@@ -1,5 +1,5 @@
 /// A file inside an image: where its bytes lie on the disk. Reading it needs nothing of its file system any more.
-public struct BootFile: Sendable {
+public struct StoredFile: Sendable {
   /// Consecutive bytes of the file that are consecutive on the disk.
   struct Run: Sendable, Equatable {
     /// From the start of the file.
@@ -106,7 +106,7 @@ public struct BootFile: Sendable {
 
 /// Collects where a file lies, joining neighbours.
 struct RunCollector {
-  private(set) var runs: [BootFile.Run] = []
+  private(set) var runs: [StoredFile.Run] = []
   /// Bytes of the file; what lies beyond is left out.
   let count: UInt64
 
@@ -119,10 +119,10 @@ struct RunCollector {
     guard offset < count else { return .full }
     let length = min(added, count - offset)
     if let last = runs.last, last.offset &+ last.count == offset, last.place &+ last.count == place {
-      runs[runs.count - 1] = BootFile.Run(offset: last.offset, place: last.place, count: last.count &+ length)
+      runs[runs.count - 1] = StoredFile.Run(offset: last.offset, place: last.place, count: last.count &+ length)
     } else {
-      guard runs.count < BootFile.runLimit else { return .tooMany }
-      runs.append(BootFile.Run(offset: offset, place: place, count: length))
+      guard runs.count < StoredFile.runLimit else { return .tooMany }
+      runs.append(StoredFile.Run(offset: offset, place: place, count: length))
     }
     return offset &+ length >= count ? .full : .more
   }
