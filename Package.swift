@@ -45,6 +45,8 @@ let package = Package(
     .systemLibrary(name: "CCap", pkgConfig: "libcap", providers: [.apt(["libcap-dev"])]),
     .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
     .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+    .systemLibrary(name: "CLibExt2FS", pkgConfig: "ext2fs", providers: [.apt(["libext2fs-dev"])]),
+    .target(name: "CExt2FS", dependencies: ["CLibExt2FS"], linkerSettings: [.linkedLibrary("com_err")]),
     layer("LinuxSystem", ["CLinux", "CZlib", "CZstd"]),
 
     // Values and contracts.
@@ -69,6 +71,9 @@ let package = Package(
 
     layer("UserNetwork", ["LinuxSystem", "MachineModel", "Backends", "CSlirp"]),
 
+    // What an image says about how it is booted. Knows nothing of machines.
+    layer("BootImage", ["CExt2FS"]),
+
     // What joins them.
     layer("Boards", ["DeviceKit", "Devices", "MachineModel"]),
     layer("Options", ["MachineModel", "X86", "DeviceKit", "LinuxSystem", argumentParser]),
@@ -89,6 +94,7 @@ let package = Package(
     tests("X86Tests", ["X86"]),
     tests("BusesTests", ["Buses", "DeviceKit", "TestKit"]),
     tests("BackendsTests", ["Backends", "LinuxSystem", "MachineModel", "TestKit"]),
+    tests("BootImageTests", ["BootImage", "LinuxSystem", "TestKit"]),
     tests("UserNetworkTests", ["UserNetwork", "LinuxSystem", "MachineModel", "TestKit"]),
     tests(
       "DevicesTests",
