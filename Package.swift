@@ -70,7 +70,7 @@ let package = Package(
     layer("UserNetwork", ["LinuxSystem", "MachineModel", "CSlirp"]),
 
     // What joins them.
-    layer("Boards", ["DeviceKit", "Devices", "MachineModel"]),
+    layer("Boards", ["DeviceKit", "Devices", "MachineModel", "Engines", "GuestMemory", "LinuxSystem"]),
     layer("Options", ["MachineModel", "X86", "DeviceKit", "LinuxSystem", argumentParser]),
     layer(
       "Processes",

@@ -206,6 +206,8 @@ public struct MachineSpec: Sendable, Codable, Equatable {
   /// Path of the firmware image that holds the reset vector.
   public var firmware: String
   public var bootOrder: [BootMedium]
+  /// What is started without firmware, or in place of what firmware would find; nil: nothing but that.
+  public var boot: BootSpec?
   public var blocks: [BlockSpec]
   public var characters: [CharacterSpec]
   public var networks: [NetworkSpec]
@@ -224,8 +226,8 @@ public struct MachineSpec: Sendable, Codable, Equatable {
   public init(
     mode: Mode = .hvm, accelerator: Accelerator = .auto, cpus: Int = 1, cpu: CPUModel = .max,
     memory: UInt64 = 512 << 20,
-    firmware: String = MachineSpec.defaultFirmware, bootOrder: [BootMedium] = [.disk, .cdrom], blocks: [BlockSpec] = [],
-    characters: [CharacterSpec] = [], networks: [NetworkSpec] = [], devices: [DeviceSpec] = [], reboot: Bool = true,
+    firmware: String = MachineSpec.defaultFirmware, bootOrder: [BootMedium] = [.disk, .cdrom],
+    boot: BootSpec? = nil, blocks: [BlockSpec] = [], characters: [CharacterSpec] = [], networks: [NetworkSpec] = [], devices: [DeviceSpec] = [], reboot: Bool = true,
     timeout: UInt64? = nil,
     sandbox: SandboxLevel = .on, screenText: String? = nil, trace: TraceSpec? = nil
   ) {
@@ -236,6 +238,7 @@ public struct MachineSpec: Sendable, Codable, Equatable {
     self.memory = memory
     self.firmware = firmware
     self.bootOrder = bootOrder
+    self.boot = boot
     self.blocks = blocks
     self.characters = characters
     self.networks = networks

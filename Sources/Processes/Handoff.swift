@@ -20,7 +20,10 @@ struct Handoff: Codable, Sendable {
   var networks: [NetworkPlan]
   /// Host files by name, one descriptor each, in this order.
   var files: [String]
-  /// How to put the terminal back when the launcher was killed: a descriptor follows the files.
+  /// What is started in place of firmware, or by it; nil: nothing. The kernel's descriptor, where one is given, and one
+  /// for each ramdisk follow the files.
+  var boot: Boot?
+  /// How to put the terminal back when the launcher was killed: its descriptor is the last.
   var terminal: [UInt8]?
 
   struct Block: Codable, Sendable {
@@ -29,14 +32,22 @@ struct Handoff: Codable, Sendable {
     var backing: [BackingFile] = []
   }
 
+  struct Boot: Codable, Sendable {
+    var hasKernel: Bool
+    /// What messages call the kernel, where it is given, and the ramdisks.
+    var names: [String]
+    /// Whether a packed kernel is unpacked before it starts, and not by its own code.
+    var unpacks: Bool
+  }
+
   struct Character: Codable, Sendable {
     var kind: CharacterKind
     var hasInput: Bool
     var hasOutput: Bool
   }
 
-  /// Descriptors 0–2: guest RAM, the machine page, device memory; then disks, character connections, networks, files
-  /// and the terminal.
+  /// Descriptors 0–2: guest RAM, the machine page, device memory; then disks, character connections, networks, files,
+  /// the kernel, ramdisks and the terminal.
   static let fixedDescriptors = 3
 
   func encoded() throws -> [UInt8] { [UInt8](try JSONEncoder().encode(self)) }
@@ -61,6 +72,8 @@ enum ChannelMessage: UInt8, Sendable {
   /// The answer to `finish` before anything is waited for: the process is alive.
   case finishing
   case finished
+  /// Where the bootstrap processor begins, before `ready` and `resetDone`: `StartState.encoded`.
+  case startState
   case powerOffEvent
   case resetEvent
   case exitEvent
@@ -79,7 +92,7 @@ enum ChannelMessage: UInt8, Sendable {
     switch self {
     case .powerOffEvent, .resetEvent, .exitEvent, .panickedEvent, .legacyReplacementEvent: true
     case .configure, .reset, .finish, .closeImages, .ready, .failed, .unavailable, .resetDone, .finishing, .finished,
-      .connectEdge,
+      .startState, .connectEdge,
       .connectLevel, .connectMessage, .connectDoorbell:
       false
     }
