@@ -12,8 +12,8 @@ BINARY := .build/release/vmrun
 MANUAL := man/vmrun.1 man/vmrun-images.5 man/vmrun-devices.7 man/vmrun-internals.7
 SWIFT_SOURCES := Package.swift Sources Tests $(wildcard guests)
 
-# The release binary needs nothing but libc where it runs: the Swift runtime, libstdc++, libgcc, libseccomp, libcap, zlib
-# and zstd are linked statically, the last four from a directory that has only the archives and goes first in the search.
+# The release binary needs nothing but libc where it runs: the Swift runtime, libstdc++, libgcc, libseccomp, libcap, zlib,
+# zstd, liblzma and lz4 are linked statically, the last six from a directory that has only the archives and goes first in the search.
 # ld.lld, because the others warn of a mktemp() that is never called. Packed relocations (glibc 2.36) are a megabyte less
 # to read at each start.
 STATIC := $(CURDIR)/.build/static
@@ -35,8 +35,8 @@ demo:
 build:
 	@.ci/packages build
 	@mkdir -p $(STATIC)
-	@for library in seccomp cap z zstd stdc++; do ln -sf "$$(gcc -print-file-name=lib$$library.a)" $(STATIC)/; done
-	@for package in libseccomp:seccomp libcap:cap zlib:z libzstd:zstd; do \
+	@for library in seccomp cap z zstd lzma lz4 stdc++; do ln -sf "$$(gcc -print-file-name=lib$$library.a)" $(STATIC)/; done
+	@for package in libseccomp:seccomp libcap:cap zlib:z libzstd:zstd liblzma:lzma liblz4:lz4; do \
 	  printf 'Name: %s\nDescription: static\nVersion: 0\nLibs: -L%s -l%s\n' $${package%:*} '$(STATIC)' $${package#*:} \
 	    > $(STATIC)/$${package%:*}.pc; done
 	PKG_CONFIG_PATH=$(STATIC) $(SWIFT) build --product $(PRODUCT) $(RELEASE_FLAGS)

@@ -45,7 +45,9 @@ let package = Package(
     .systemLibrary(name: "CCap", pkgConfig: "libcap", providers: [.apt(["libcap-dev"])]),
     .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
     .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
-    layer("LinuxSystem", ["CLinux", "CZlib", "CZstd"]),
+    .systemLibrary(name: "CLzma", pkgConfig: "liblzma", providers: [.apt(["liblzma-dev"])]),
+    .systemLibrary(name: "CLz4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
+    layer("LinuxSystem", ["CLinux", "CZlib", "CZstd", "CLzma", "CLz4"]),
 
     // Values and contracts.
     layer("MachineModel", ["X86"]),
@@ -67,7 +69,7 @@ let package = Package(
         .embedInCode("Policies/vcpu.policy"),
       ]),
 
-    layer("UserNetwork", ["LinuxSystem", "MachineModel", "CSlirp"]),
+    layer("UserNetwork", ["LinuxSystem", "MachineModel", "Backends", "CSlirp"]),
 
     // What joins them.
     layer("Boards", ["DeviceKit", "Devices", "MachineModel", "Engines", "GuestMemory", "LinuxSystem"]),
@@ -90,7 +92,9 @@ let package = Package(
     tests("BusesTests", ["Buses", "DeviceKit", "TestKit"]),
     tests("BackendsTests", ["Backends", "LinuxSystem", "MachineModel", "TestKit"]),
     tests("UserNetworkTests", ["UserNetwork", "LinuxSystem", "MachineModel", "TestKit"]),
-    tests("DevicesTests", ["Devices", "DeviceKit", "MachineModel", "Buses", "Backends", "TestKit"]),
+    tests(
+      "DevicesTests",
+      ["Devices", "DeviceKit", "MachineModel", "GuestMemory", "Buses", "Backends", "LinuxSystem", "TestKit"]),
     tests(
       "BoardsTests",
       [

@@ -21,6 +21,8 @@ public enum HVM {
   /// Ports and IRQs of COM1–COM4.
   static let serialPorts: [(base: UInt64, irq: UInt64)] = [(0x3F8, 4), (0x2F8, 3), (0x3E8, 4), (0x2E8, 3)]
 
+  private static let vsockModel = "virtio-vsock-pci"
+
   /// The board's own models in the order they are made: bridges before what plugs into them.
   private static let boardModels = [
     "i440fx", "piix3", "piix3-ide", "piix4-pm", "std-vga", "mc146818", "i8042", "hpet", "fw-cfg", "debugcon", "port92",
@@ -47,6 +49,10 @@ public enum HVM {
     resolved.devices += try placed(
       drives: spec.blocks.filter { !used.contains($0.id) }.map { drive($0, of: spec) }, user: spec.devices, registry)
     resolved.devices += try networkDevices(spec, used: used, registry)
+    if let vsock = spec.vsock, !spec.devices.contains(where: { $0.model == vsockModel }) {
+      resolved.devices.append(
+        DeviceSpec(model: vsockModel, id: "vsock", properties: ["guest-cid": .integer(UInt64(vsock.guestID))]))
+    }
     try addressCards(&resolved, registry)
     try placeCards(&resolved.devices, registry)
     for index in resolved.devices.indices { try fillDefaults(&resolved.devices[index], registry) }

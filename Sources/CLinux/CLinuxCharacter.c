@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -71,4 +72,12 @@ int clinux_is_socket(const char *path) {
   struct stat status;
   if (lstat(path, &status) < 0) return -1;
   return S_ISSOCK(status.st_mode) ? 1 : 0;
+}
+
+int clinux_window_size(int fd, unsigned short *columns, unsigned short *rows) {
+  struct winsize size;
+  if (ioctl(fd, TIOCGWINSZ, &size) < 0) return -1;
+  *columns = size.ws_col;
+  *rows = size.ws_row;
+  return 0;
 }

@@ -28,6 +28,8 @@ public protocol HostResources: AnyObject, Sendable {
   func block(_ id: String) -> (any BlockBackend)?
   func character(_ id: String) -> (any CharacterBackend)?
   func network(_ id: String) -> (any NetworkBackend)?
+  /// The host's side of the guest's sockets, where it has any.
+  func vsock() -> (any VsockBackend)?
   /// The bytes of a firmware or option ROM file that the device's model asked for.
   func file(_ name: String) -> [UInt8]?
 }

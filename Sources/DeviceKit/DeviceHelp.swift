@@ -51,6 +51,8 @@ extension BusKind {
     case .isa: "ISA bus"
     case .pci: "PCI bus"
     case .ide: "IDE channel"
+    case .virtioSerial: "virtio console"
+    case .scsi: "SCSI bus"
     }
   }
 }

@@ -7,6 +7,9 @@ public enum BusKind: String, Sendable, CaseIterable {
   case isa
   case pci
   case ide
+  /// Ports of a virtio console.
+  case virtioSerial = "virtio-serial"
+  case scsi
 }
 
 /// One option of a device model.

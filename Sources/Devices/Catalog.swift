@@ -26,7 +26,17 @@ public let catalog = Registry([
   StandardVGA.model,
   VirtioBlock.model,
   VirtioEntropy.model,
+  VirtioBalloon.model,
+  VirtioConsole.model,
+  VirtioVsock.model,
+  SCSIDriveDevice.controller,
   VirtioNetwork.model,
   E1000Device.model,
   RTL8139Device.model,
+  // On a virtio-scsi-pci.
+  SCSIDriveDevice.disk,
+  SCSIDriveDevice.cdrom,
+  // Ports of a virtio-serial-pci.
+  VirtioConsole.console,
+  VirtioConsole.port,
 ])

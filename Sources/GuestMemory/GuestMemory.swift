@@ -1,3 +1,5 @@
+import LinuxSystem
+
 /// A guest physical access that does not lie wholly in RAM.
 public struct GuestMemoryError: Error, Equatable, Sendable {
   /// First guest physical address of the access.
@@ -93,6 +95,15 @@ public struct GuestMemory: Sendable {
     guard left == 0 else { throw GuestMemoryError(address: address, count: count) }
     return result
   }
+
+  /// Gives the pages of the range back to the host, as `discard(_ run:)` does; nothing where any of it is not RAM.
+  public func discard(_ address: UInt64, _ count: Int) throws(GuestMemoryError) {
+    for run in try segments(address, count) { discard(run) }
+  }
+
+  /// Gives the whole 4 KiB pages in a run of RAM back to the host: they read as zeros until they are written again.
+  /// Where the host cannot take them, they keep what is in them.
+  public func discard(_ run: UnsafeMutableRawBufferPointer) { discardPages(of: run) }
 
   /// Copies guest memory into `buffer`.
   public func read(_ address: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(GuestMemoryError) {

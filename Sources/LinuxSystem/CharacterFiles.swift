@@ -52,6 +52,22 @@ public enum UnixSocket {
     return socket
   }
 
+  /// Writes at most `bytes.count` bytes and returns how many the kernel took; EPIPE, and no signal, where nobody reads.
+  public static func send(_ bytes: UnsafeRawBufferPointer, on raw: CInt) throws(SystemError) -> Int {
+    try retrying("send") { Glibc.send(raw, bytes.baseAddress, bytes.count, CInt(MSG_NOSIGNAL)) }
+  }
+
+  /// Nothing more is written: the other end reads the end of the stream.
+  public static func endSending(on raw: CInt) { _ = shutdown(raw, CInt(SHUT_WR)) }
+
+  /// Two connected non-blocking stream sockets.
+  public static func pair() throws(SystemError) -> (CInt, CInt) {
+    var ends: [CInt] = [-1, -1]
+    let type = CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue) | CInt(SOCK_NONBLOCK.rawValue)
+    try retrying("socketpair") { socketpair(AF_UNIX, type, 0, &ends) }
+    return (ends[0], ends[1])
+  }
+
   /// Takes a waiting connection, non-blocking.
   public static func accept(from listener: CInt) throws(SystemError) -> Descriptor {
     Descriptor(owning: try retrying("accept4") { clinux_accept(listener) })

@@ -32,3 +32,14 @@ public struct Mapping: ~Copyable, @unchecked Sendable {
 
   public var bytes: UnsafeMutableRawBufferPointer { UnsafeMutableRawBufferPointer(start: base, count: count) }
 }
+
+/// Takes the whole 4 KiB pages of a part of a shared mapping out of the file behind it, where they read as zeros from
+/// then on. False: the host cannot, and they are unchanged.
+@discardableResult
+public func discardPages(of bytes: UnsafeMutableRawBufferPointer) -> Bool {
+  guard let base = bytes.baseAddress else { return true }
+  let skip = -Int(bitPattern: base) & 0xFFF
+  let count = (bytes.count - skip) & ~0xFFF
+  guard bytes.count > skip, count > 0 else { return true }
+  return madvise(base + skip, count, MADV_REMOVE) == 0
+}

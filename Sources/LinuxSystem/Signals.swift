@@ -7,6 +7,7 @@ public enum SignalNumber {
   public static let interrupt = SIGINT
   public static let terminate = SIGTERM
   public static let continued = SIGCONT
+  public static let windowChanged = SIGWINCH
   public static let brokenPipe = SIGPIPE
   /// A write beyond `ulimit -f`; passed over, the write fails with EFBIG.
   public static let fileSizeExceeded = SIGXFSZ

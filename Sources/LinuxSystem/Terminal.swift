@@ -28,6 +28,14 @@ public struct TerminalMode: @unchecked Sendable {
     tcsetattr(descriptor, TCSANOW, &mode)
   }
 
+  /// Columns and rows; nil where the terminal does not know.
+  public var size: (columns: UInt16, rows: UInt16)? {
+    var columns: UInt16 = 0
+    var rows: UInt16 = 0
+    guard clinux_window_size(descriptor, &columns, &rows) == 0, columns > 0, rows > 0 else { return nil }
+    return (columns, rows)
+  }
+
   /// The saved mode as bytes, for a process that restores it when this one was killed.
   public var bytes: [UInt8] {
     var mode = saved

@@ -61,6 +61,9 @@ public struct BootSpec: Sendable, Codable, Equatable {
     self.entry = entry
   }
 
+  /// Whether a file comes on standard input.
+  public var readsStandardInput: Bool { ramdisks.contains(.standardInput) || kernel == .standardInput }
+
   /// Longest command line in bytes, whatever the kernel.
   public static let argumentsLimit = 0xFFFF
 }

@@ -180,6 +180,19 @@ public struct CharacterSpec: Sendable, Codable, Equatable {
   }
 }
 
+/// The guest's sockets and where they are on the host.
+public struct VsockSpec: Sendable, Codable, Equatable {
+  /// The guest's context identifier, from 3 on.
+  public var guestID: UInt32
+  /// The socket that host programs connect to; `_PORT` behind it is where the guest's connections go.
+  public var path: String
+
+  public init(guestID: UInt32, path: String) {
+    self.guestID = guestID
+    self.path = path
+  }
+}
+
 /// One device of the machine: a model of the registry and its properties, all validated.
 public struct DeviceSpec: Sendable, Codable, Equatable {
   public var model: String
@@ -211,6 +224,7 @@ public struct MachineSpec: Sendable, Codable, Equatable {
   public var blocks: [BlockSpec]
   public var characters: [CharacterSpec]
   public var networks: [NetworkSpec]
+  public var vsock: VsockSpec?
   /// Every device in the order it is made: the board's own first.
   public var devices: [DeviceSpec]
   /// False: a guest reset ends the run with status 122.
@@ -226,8 +240,9 @@ public struct MachineSpec: Sendable, Codable, Equatable {
   public init(
     mode: Mode = .hvm, accelerator: Accelerator = .auto, cpus: Int = 1, cpu: CPUModel = .max,
     memory: UInt64 = 512 << 20,
-    firmware: String = MachineSpec.defaultFirmware, bootOrder: [BootMedium] = [.disk, .cdrom],
-    boot: BootSpec? = nil, blocks: [BlockSpec] = [], characters: [CharacterSpec] = [], networks: [NetworkSpec] = [], devices: [DeviceSpec] = [], reboot: Bool = true,
+    firmware: String = MachineSpec.defaultFirmware, bootOrder: [BootMedium] = [.disk, .cdrom], boot: BootSpec? = nil,
+    blocks: [BlockSpec] = [], characters: [CharacterSpec] = [], networks: [NetworkSpec] = [], vsock: VsockSpec? = nil,
+    devices: [DeviceSpec] = [], reboot: Bool = true,
     timeout: UInt64? = nil,
     sandbox: SandboxLevel = .on, screenText: String? = nil, trace: TraceSpec? = nil
   ) {
@@ -242,6 +257,7 @@ public struct MachineSpec: Sendable, Codable, Equatable {
     self.blocks = blocks
     self.characters = characters
     self.networks = networks
+    self.vsock = vsock
     self.devices = devices
     self.reboot = reboot
     self.timeout = timeout

@@ -64,6 +64,25 @@ struct DiskOptions: ParsableArguments {
   var firmware: String?
 }
 
+struct KernelOptions: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "Start this kernel: a bzImage, an ELF or a multiboot kernel; - is standard input, fd:N an open descriptor.",
+      valueName: "path|-|fd:N"),
+    completion: .file())
+  var kernel: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Give the kernel this initial ramdisk; several are joined, or are modules of a multiboot kernel.",
+      valueName: "path|-|fd:N"),
+    completion: .file())
+  var initrd: [String] = []
+
+  @Option(help: ArgumentHelp("The kernel's command line.", valueName: "text"))
+  var append: String?
+}
+
 struct NetworkOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp(
@@ -74,6 +93,13 @@ struct NetworkOptions: ParsableArguments {
       valueName: "kind[,option=value...]"),
     completion: .list(["user", "user,hostfwd=tcp:127.0.0.1:2222-:22", "tap,ifname=", "unix,path=", "none"]))
   var net: [String] = []
+
+  @Option(
+    help: ArgumentHelp(
+      "Give the guest sockets (AF_VSOCK): host programs connect to the Unix socket PATH and write CONNECT PORT,"
+        + " the guest's connections to PORT of the host go to PATH_PORT.",
+      valueName: "uds=path[,cid=number]"))
+  var vsock: String?
 }
 
 struct ConsoleOptions: ParsableArguments {

@@ -34,6 +34,7 @@ public struct VMRunCommand: ParsableCommand {
 
   @OptionGroup(title: "Machine") var machine: MachineOptions
   @OptionGroup(title: "Disks and boot") var disks: DiskOptions
+  @OptionGroup(title: "Kernel") var kernel: KernelOptions
   @OptionGroup(title: "Network") var network: NetworkOptions
   @OptionGroup(title: "Console") var console: ConsoleOptions
   @OptionGroup(title: "Run") var run: RunOptions
@@ -53,10 +54,12 @@ public struct VMRunCommand: ParsableCommand {
     var spec = MachineSpec(
       mode: machine.mode, accelerator: machine.accel, cpus: try cpus(), cpu: try cpu(),
       memory: try memory(),
-      blocks: try blocks(), characters: try characters(), networks: try networks(registry), reboot: !run.noReboot,
+      blocks: try blocks(), characters: try characters(), networks: try networks(registry), vsock: try vsock(),
+      reboot: !run.noReboot,
       timeout: try timeout(),
       sandbox: run.sandbox, screenText: try path("--screen-text", console.screenText), trace: try trace())
     if let firmware = try path("--firmware", disks.firmware) { spec.firmware = firmware }
+    spec.boot = try boot()
     if let order = disks.boot { spec.bootOrder = try bootOrder(order) }
     spec.devices = try devices(registry, spec)
     return spec
@@ -212,6 +215,24 @@ public struct VMRunCommand: ParsableCommand {
     }
     if endpoints.isEmpty { endpoints = [.stdio] }
     return endpoints.enumerated().map { CharacterSpec(id: "serial\($0)", endpoint: $1) }
+  }
+
+  private static let vsockOptions = [
+    OptionSpec("cid", .integer(3...0xFFFF_FFFE), default: .integer(3), "Context identifier of the guest"),
+    OptionSpec("uds", .string(maximumLength: 96), "Unix socket"),
+  ]
+
+  private func vsock() throws(UsageError) -> VsockSpec? {
+    guard let text = network.vsock else { return nil }
+    let properties: Properties
+    do {
+      properties = Properties(
+        try Self.vsockOptions.values(parsing: KeyValueList("vsock," + text).items, owner: "vsock"))
+    } catch { throw UsageError("--vsock", text, "\(error)") }
+    guard let path = try path("--vsock uds", properties.string("uds")) else {
+      throw UsageError("--vsock", text, "needs uds=PATH, the Unix socket on the host")
+    }
+    return VsockSpec(guestID: UInt32(clamping: properties.integer("cid") ?? 3), path: path)
   }
 
   private func devices(_ registry: Registry, _ spec: MachineSpec) throws(UsageError) -> [DeviceSpec] {

@@ -46,8 +46,8 @@ struct Handoff: Codable, Sendable {
     var hasOutput: Bool
   }
 
-  /// Descriptors 0–2: guest RAM, the machine page, device memory; then disks, character connections, networks, files,
-  /// the kernel, ramdisks and the terminal.
+  /// Descriptors 0–2: guest RAM, the machine page, device memory; then disks, character connections, networks, the
+  /// socket of `spec.vsock`, files, the kernel, ramdisks and the terminal.
   static let fixedDescriptors = 3
 
   func encoded() throws -> [UInt8] { [UInt8](try JSONEncoder().encode(self)) }
@@ -63,6 +63,10 @@ enum ChannelMessage: UInt8, Sendable {
   case finish
   /// In place of `configure`: only to close images that another process has left.
   case closeImages
+  /// Columns and rows of the terminal that standard input is, two bytes each, low byte first.
+  case windowSize
+  /// The answer to `connectSocket`: its number, and the connected socket where somebody listens.
+  case connectedSocket
   // Device process to launcher.
   case ready
   case failed
@@ -86,14 +90,16 @@ enum ChannelMessage: UInt8, Sendable {
   case connectLevel
   case connectMessage
   case connectDoorbell
+  /// The guest connects to a port of the host's: a number for the answer and the port, four bytes each, low byte first.
+  case connectSocket
 
   /// Whether vCPUs wait until the launcher has acted on it.
   var isEvent: Bool {
     switch self {
     case .powerOffEvent, .resetEvent, .exitEvent, .panickedEvent, .legacyReplacementEvent: true
-    case .configure, .reset, .finish, .closeImages, .ready, .failed, .unavailable, .resetDone, .finishing, .finished,
-      .startState, .connectEdge,
-      .connectLevel, .connectMessage, .connectDoorbell:
+    case .configure, .reset, .finish, .closeImages, .windowSize, .connectedSocket, .ready, .failed, .unavailable,
+      .resetDone, .finishing, .finished, .startState, .connectEdge, .connectLevel, .connectMessage, .connectDoorbell,
+      .connectSocket:
       false
     }
   }

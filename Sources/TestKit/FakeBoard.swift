@@ -162,21 +162,24 @@ public final class FakeResources: HostResources {
   private let blocks: [String: any BlockBackend]
   private let characters: [String: any CharacterBackend]
   private let networks: [String: any NetworkBackend]
+  private let sockets: (any VsockBackend)?
   private let files: [String: [UInt8]]
 
   public init(
     blocks: [String: any BlockBackend] = [:], characters: [String: any CharacterBackend] = [:],
-    networks: [String: any NetworkBackend] = [:], files: [String: [UInt8]] = [:]
+    networks: [String: any NetworkBackend] = [:], vsock: (any VsockBackend)? = nil, files: [String: [UInt8]] = [:]
   ) {
     self.blocks = blocks
     self.characters = characters
     self.networks = networks
+    sockets = vsock
     self.files = files
   }
 
   public func block(_ id: String) -> (any BlockBackend)? { blocks[id] }
   public func character(_ id: String) -> (any CharacterBackend)? { characters[id] }
   public func network(_ id: String) -> (any NetworkBackend)? { networks[id] }
+  public func vsock() -> (any VsockBackend)? { sockets }
   public func file(_ name: String) -> [UInt8]? { files[name] }
 }
 
@@ -192,8 +195,10 @@ public final class FakeBoard: @unchecked Sendable {
   private let ram: UnsafeMutableRawBufferPointer
   private let deviceMemory: UnsafeMutableRawBufferPointer
 
+  /// `memory`: RAM that the test owns, in place of `ramSize` bytes of the board's own.
   public init(
-    ramSize: Int = 4 << 20, deviceMemorySize: Int = 17 << 20, resources: FakeResources = FakeResources()
+    ramSize: Int = 4 << 20, deviceMemorySize: Int = 17 << 20, resources: FakeResources = FakeResources(),
+    memory: GuestMemory? = nil
   ) {
     ram = .allocate(byteCount: ramSize, alignment: 4096)
     ram.initializeMemory(as: UInt8.self, repeating: 0)
@@ -201,7 +206,8 @@ public final class FakeBoard: @unchecked Sendable {
     deviceMemory.initializeMemory(as: UInt8.self, repeating: 0)
     let region = RAMRegion(guestAddress: 0, count: ramSize, fileOffset: 0, host: ram.baseAddress!)
     board = Board(
-      memory: GuestMemory([region]), interrupts: InterruptFabric(sink: interrupts), timers: TimerQueue(clock: clock),
+      memory: memory ?? GuestMemory([region]), interrupts: InterruptFabric(sink: interrupts),
+      timers: TimerQueue(clock: clock),
       events: events, mapper: mapper, resources: resources, workers: workers, deviceMemory: deviceMemory)
   }
 

@@ -1,7 +1,8 @@
+import Backends
 import LinuxSystem
 
-/// What a guest's network stack does, in a test's hands and over a socket that carries a frame in each datagram: enough of
-/// DHCP, ARP, UDP and TCP to talk to a user network. Every call waits for its answer, at most two seconds.
+/// What a guest's network stack does, in a test's hands and over the device process's socket to a network
+/// process: enough of DHCP, ARP, UDP and TCP to talk to a user network. Every call waits for its answer, at most two seconds.
 public final class GuestStack {
   public struct Lease: Equatable, Sendable {
     public var address: [UInt8] = []
@@ -49,7 +50,8 @@ public final class GuestStack {
       waitForDescriptors(&entries, milliseconds: pollMilliseconds(end - now))
       guard !entries[0].ready.isEmpty else { continue }
       guard case .done(let count) = FrameIO.read(into: buffer, from: link) else { return nil }
-      let frame = Array(buffer[..<count])
+      guard count >= FrameHeader.size else { continue }
+      let frame = Array(buffer[FrameHeader.size..<count])
       if isQuestion(frame) {
         send(Array(frame[6..<12]) + mac + [8, 6, 0, 1, 8, 0, 6, 4, 0, 2] + mac + address + Array(frame[22..<32]))
         continue

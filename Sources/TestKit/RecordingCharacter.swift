@@ -56,6 +56,9 @@ public final class RecordingCharacter: CharacterBackend {
     state.withLock { $0.input.removeFirst(taken) }
   }
 
+  /// Whoever is connected.
+  public var attached: (any CharacterReceiver)? { state.withLock { $0.receiver } }
+
   /// Bytes of input that the receiver has not taken.
   public var waiting: Int { state.withLock { $0.input.count } }
   /// How often the receiver said that it has room again.

@@ -1,3 +1,4 @@
+import Backends
 import CSlirp
 import LinuxSystem
 import MachineModel
@@ -100,49 +101,6 @@ public final class UserNetworkStack {
         }
         guard output.send(on: link) else { return false }
         if count < FrameIO.batch { return true }
-      case .again: return true
-      case .closed, .failed: return false
-      }
-    }
-    return true
-  }
-}
-
-/// Frames that wait to be sent as datagrams, as `FrameIO.sendDatagrams` takes them.
-// Safety: the buffer belongs to the value and is freed with it.
-struct FrameQueue: ~Copyable {
-  private let buffer: UnsafeMutableRawBufferPointer
-  private var used = 0..<0
-  private static let lengthBytes = 8
-  private static let capacity = 8 << 20
-
-  init() { buffer = .allocate(byteCount: Self.capacity, alignment: 16) }
-  deinit { buffer.deallocate() }
-
-  var isEmpty: Bool { used.isEmpty }
-  var count: Int { used.count }
-
-  /// Adds a frame; where there is no room it is lost, as by a full router.
-  mutating func append(_ frame: UnsafeRawBufferPointer) {
-    if used.isEmpty { used = 0..<0 }
-    let size = Self.lengthBytes + (frame.count + 7) & ~7
-    if size > buffer.count - used.upperBound, used.lowerBound > 0 {
-      buffer.copyMemory(from: UnsafeRawBufferPointer(rebasing: buffer[used]))
-      used = 0..<used.count
-    }
-    guard size <= buffer.count - used.upperBound else { return }
-    let start = used.upperBound + Self.lengthBytes
-    buffer.storeBytes(of: frame.count, toByteOffset: used.upperBound, as: Int.self)
-    UnsafeMutableRawBufferPointer(rebasing: buffer[start..<start + frame.count]).copyMemory(from: frame)
-    used = used.lowerBound..<used.upperBound + size
-  }
-
-  /// Sends what the socket takes; false: nobody receives any more.
-  mutating func send(on socket: CInt) -> Bool {
-    while !used.isEmpty {
-      switch FrameIO.sendDatagrams(UnsafeRawBufferPointer(rebasing: buffer[used]), on: socket) {
-      case .done(0): used = 0..<0
-      case .done(let count): used = used.lowerBound + count..<used.upperBound
       case .again: return true
       case .closed, .failed: return false
       }

@@ -141,10 +141,38 @@ import Testing
     #expect(readSome(raw) == packet.bytes)
     let receiver = FrameReceiver()
     network.start(receiver)
-    writeAll(raw, frame(1))
+    writeAll(raw, Self.headed(frame(1), FrameHeader(flags: .dataValid)))
     #expect(eventually { receiver.frames == [.init(bytes: frame(1), header: FrameHeader(flags: .dataValid))] })
     far = nil
     #expect(eventually { !network.isLinkUp })
+  }
+
+  private static func headed(_ frame: [UInt8], _ header: FrameHeader) -> [UInt8] {
+    var bytes = [UInt8](repeating: 0, count: FrameHeader.size)
+    bytes.withUnsafeMutableBytes { header.encode(to: $0) }
+    return bytes + frame
+  }
+
+  @Test(arguments: [false, true]) func aLongPacketComesWholeOrInSegmentsAsTheGuestTakesIt(isIPv6: Bool) throws {
+    let (near, far) = socketPair(SOCK_SEQPACKET)
+    let network = try network(.networkProcess, near)
+    let receiver = FrameReceiver()
+    network.start(receiver)
+    let packet = Packet(isIPv6: isIPv6, payload: frame(7, count: 10_000))
+    let header = packet.header(segments: 1460)
+    let whole = [FrameReceiver.Frame(bytes: packet.unfinished, header: header)]
+    let cut = packet.segments(of: 1460).map { FrameReceiver.Frame(bytes: $0, header: FrameHeader(flags: .dataValid)) }
+    var expected: [FrameReceiver.Frame] = []
+    let (right, wrong): (NetworkOffloads, NetworkOffloads) = isIPv6 ? (.tso6, .tso4) : (.tso4, .tso6)
+    let cases: [(NetworkOffloads, [FrameReceiver.Frame])] = [
+      ([], cut), ([.checksum], cut), ([.checksum, wrong], cut), ([.checksum, right], whole), ([], cut),
+    ]
+    for (offloads, frames) in cases {
+      network.setReceiveOffloads(offloads)
+      writeAll(far.raw, Self.headed(packet.unfinished, header))
+      expected += frames
+      #expect(eventually { receiver.frames == expected })
+    }
   }
 
   // MARK: A device without room

@@ -6,6 +6,12 @@ public protocol CharacterReceiver: AnyObject, Sendable {
   func receive(_ bytes: UnsafeRawBufferPointer) -> Int
   /// The backend has room again after `send` took less than it was given.
   func sendable()
+  /// The terminal at the other end has this size now.
+  func resized(columns: UInt16, rows: UInt16)
+}
+
+extension CharacterReceiver {
+  public func resized(columns: UInt16, rows: UInt16) {}
 }
 
 /// A stream of bytes to and from the host, such as the other end of a serial line.

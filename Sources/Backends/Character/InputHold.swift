@@ -7,12 +7,28 @@ final class InputHold: Sendable {
     var receiver: (any CharacterReceiver)?
     /// The receiver took less than it was offered and has not asked for more.
     var paused = false
+    var size: (columns: UInt16, rows: UInt16)?
   }
 
   private let state = Mutex(State())
 
-  /// Connects the receiver; true when the reader waits for that.
-  func attach(_ receiver: any CharacterReceiver) { state.withLock { $0.receiver = receiver } }
+  /// Connects the receiver.
+  func attach(_ receiver: any CharacterReceiver) {
+    let size = state.withLock { state in
+      state.receiver = receiver
+      return state.size
+    }
+    if let size { receiver.resized(columns: size.columns, rows: size.rows) }
+  }
+
+  /// Tells the receiver, now or when it comes, how large the terminal is.
+  func resize(columns: UInt16, rows: UInt16) {
+    let receiver = state.withLock { state in
+      state.size = (columns, rows)
+      return state.receiver
+    }
+    receiver?.resized(columns: columns, rows: rows)
+  }
 
   /// Returns whether a reader waits for this.
   func resume() -> Bool {

@@ -53,7 +53,7 @@ public func openCharacter(_ spec: CharacterSpec) throws(CharacterError) -> Opene
     return OpenedCharacter(id: spec.id, kind: .output, descriptor: try createOutput(path, spec.id))
   case .unix(let path):
     return OpenedCharacter(
-      id: spec.id, kind: .listener, descriptor: try listen(path, spec.id), temporaryPath: path)
+      id: spec.id, kind: .listener, descriptor: try listenAt(path, spec.id), temporaryPath: path)
   case .pty:
     do {
       let terminal = try Pseudoterminal()
@@ -88,7 +88,9 @@ private func createOutput(_ path: String, _ id: String) throws(CharacterError) -
   }
 }
 
-private func listen(_ path: String, _ id: String) throws(CharacterError) -> Descriptor {
+/// A listening Unix socket at the path, in place of one that is left over from a process that has ended. `id` is who
+/// wants it, for the error.
+public func listenAt(_ path: String, _ id: String) throws(CharacterError) -> Descriptor {
   do {
     return try SocketPath.bind(path) { path throws(SystemError) in try UnixSocket.listen(at: path) }
   } catch {

@@ -25,6 +25,9 @@ public final class StreamCharacterBackend: CharacterBackend {
   public func send(_ bytes: UnsafeRawBufferPointer) -> Int { core.send(bytes) }
   public func resumeInput() { core.resumeInput() }
   public func drain(nanoseconds: UInt64) { core.drain(nanoseconds) }
+
+  /// The terminal that the descriptors lead to has this size now.
+  public func resize(columns: UInt16, rows: UInt16) { core.resize(columns, rows) }
 }
 
 extension StreamCharacterBackend {
@@ -87,6 +90,8 @@ extension StreamCharacterBackend {
       hold.attach(receiver)
       wakeReader.signal()
     }
+
+    func resize(_ columns: UInt16, _ rows: UInt16) { hold.resize(columns: columns, rows: rows) }
 
     func resumeInput() { if hold.resume() { wakeReader.signal() } }
 

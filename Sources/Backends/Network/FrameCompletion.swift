@@ -64,17 +64,11 @@ enum FrameCompletion {
     _ segment: UnsafeMutableRawBufferPointer, _ layout: TransportLayout, offset: Int, index: Int, isLast: Bool
   ) {
     let network = layout.network
-    if layout.isIPv6 {
-      segment.store(bigEndian: segment.count - network - 40, at: network + 4)
-    } else {
-      segment.store(bigEndian: segment.count - network, at: network + 2)
+    if !layout.isIPv6 {
       let identification = Int(segment[network + 4]) << 8 | Int(segment[network + 5])
       segment.store(bigEndian: identification + index, at: network + 4)
-      segment.store(bigEndian: 0, at: network + 10)
-      var sum = InternetChecksum()
-      sum.add(UnsafeRawBufferPointer(rebasing: segment[network..<network + Int(segment[network] & 0xF) * 4]))
-      segment.store(bigEndian: Int(sum.checksum), at: network + 10)
     }
+    setLength(segment, layout)
     let start = layout.transportStart
     switch layout.transport {
     case .tcp:
@@ -88,16 +82,33 @@ enum FrameCompletion {
     }
   }
 
-  /// Computes the transport's checksum over pseudo-header and all that follows the IP headers.
-  private static func setChecksum(_ frame: UnsafeMutableRawBufferPointer, _ layout: TransportLayout) {
+  /// Gives the IP header the frame's length, and IPv4's its checksum.
+  static func setLength(_ frame: UnsafeMutableRawBufferPointer, _ layout: TransportLayout) {
+    let network = layout.network
+    guard !layout.isIPv6 else { return frame.store(bigEndian: frame.count - network - 40, at: network + 4) }
+    frame.store(bigEndian: frame.count - network, at: network + 2)
+    frame.store(bigEndian: 0, at: network + 10)
+    var sum = InternetChecksum()
+    sum.add(UnsafeRawBufferPointer(rebasing: frame[network..<network + Int(frame[network] & 0xF) * 4]))
+    frame.store(bigEndian: Int(sum.checksum), at: network + 10)
+  }
+
+  /// The sum of the pseudo-header (RFC 9293 §3.1, RFC 8200 §8.1).
+  static func pseudoHeader(_ frame: UnsafeMutableRawBufferPointer, _ layout: TransportLayout) -> InternetChecksum {
     let addresses =
       layout.isIPv6 ? (layout.network + 8)..<(layout.network + 40) : (layout.network + 12)..<(layout.network + 20)
-    frame.store(bigEndian: 0, at: layout.checksum)
     var sum = InternetChecksum()
     sum.add(UnsafeRawBufferPointer(rebasing: frame[addresses]))
     sum.add(layout.transport == .tcp ? 6 : 17)
     // Packets are shorter than 64 KiB.
     sum.add(UInt16(truncatingIfNeeded: frame.count - layout.transportStart))
+    return sum
+  }
+
+  /// Computes the transport's checksum over pseudo-header and all that follows the IP headers.
+  private static func setChecksum(_ frame: UnsafeMutableRawBufferPointer, _ layout: TransportLayout) {
+    frame.store(bigEndian: 0, at: layout.checksum)
+    var sum = pseudoHeader(frame, layout)
     sum.add(UnsafeRawBufferPointer(rebasing: frame[layout.transportStart...]))
     // A UDP checksum of zero would mean that there is none (RFC 768).
     let value = sum.checksum == 0 && layout.transport == .udp ? 0xFFFF : sum.checksum

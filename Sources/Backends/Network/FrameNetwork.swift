@@ -52,6 +52,7 @@ public final class FrameNetwork: NetworkBackend {
   public var queuePairs: [any NetworkBackend] { [self] + others }
 
   public func setReceiveOffloads(_ offloads: NetworkOffloads) {
+    core.receiveOffloads.store(offloads.rawValue, ordering: .relaxed)
     guard core.framing == .tap else { return }
     core.control { queue in try? TAP.setOffloads(queue, offloads.rawValue) }
   }
@@ -80,14 +81,18 @@ public final class FrameNetwork: NetworkBackend {
 
 extension FrameNetwork {
   /// What the thread and the device's side share.
-  // Safety: the receiving thread alone uses `arrivals`.
+  // Safety: the receiving thread alone uses `arrivals` and `segment`, which is freed with the object.
   fileprivate final class Core: @unchecked Sendable {
     let id: String
     let framing: Framing
     let report: NetworkReport
     let isLinkUp: Atomic<Bool>
+    /// What the device's guest does for frames that it receives, as the bits of `NetworkOffloads`.
+    let receiveOffloads = Atomic<UInt32>(0)
     private let output: Mutex<FrameOutput>
     private let arrivals: FrameArrivals
+    /// A segment of a frame that the guest does not take in one piece.
+    private let segment: UnsafeMutableRawBufferPointer
     /// A datagram socket that is there with and without a peer.
     private let socket: Descriptor?
     private let source: PeerSource
@@ -107,11 +112,14 @@ extension FrameNetwork {
       self.report = report
       isLinkUp = Atomic(connection != nil)
       arrivals = FrameArrivals(framing)
+      segment = .allocate(byteCount: FrameLength.maximum, alignment: 16)
       self.socket = socket
       self.source = source
       wake = try EventDescriptor()
       output = Mutex(FrameOutput(framing, connection))
     }
+
+    deinit { segment.deallocate() }
 
     // MARK: The device's side
 
@@ -163,13 +171,37 @@ extension FrameNetwork {
         guard connection >= 0 else { continue }
         switch arrivals.receive(from: connection) {
         case .done:
-          while let (frame, header) = arrivals.next() { deliver(frame, header, receiver) }
+          while let (frame, header) = arrivals.next() { hand(frame, header, receiver) }
           if arrivals.isBroken { lose("its peer sends what are no frames", receiver) }
         case .again: break
         case .closed: lose(nil, receiver)
         case .failed(let errno): lose("\(SystemError("read", errno: errno))", receiver)
         }
       }
+    }
+
+    /// Delivers the frame, in segments where the guest does not take it whole.
+    private func hand(_ frame: UnsafeRawBufferPointer, _ header: FrameHeader, _ receiver: any NetworkReceiver) {
+      guard framing == .networkProcess, header.segmentation.kind != .none, !takes(header) else {
+        return deliver(frame, header, receiver)
+      }
+      var count = 0
+      func flush() {
+        guard count > 0 else { return }
+        deliver(UnsafeRawBufferPointer(rebasing: segment[..<count]), FrameHeader(flags: .dataValid), receiver)
+      }
+      // A segment is whole when the room for the next is asked for.
+      let isCut = FrameCompletion.segment(frame, header) { size in
+        flush()
+        count = size
+        return UnsafeMutableRawBufferPointer(rebasing: segment[..<size])
+      }
+      if isCut { flush() }
+    }
+
+    private func takes(_ header: FrameHeader) -> Bool {
+      let offloads = NetworkOffloads(rawValue: receiveOffloads.load(ordering: .relaxed))
+      return offloads.contains([.checksum, header.segmentation.kind == .tcp6 ? .tso6 : .tso4])
     }
 
     /// Hands the frame over, waiting until the device has room.
@@ -362,8 +394,8 @@ final class FrameArrivals {
       datagrams.taken += 1
       // One that was cut is of no use.
       guard length <= Self.stride else { return (UnsafeRawBufferPointer(start: nil, count: 0), FrameHeader()) }
-      let header = FrameHeader(flags: framing == .networkProcess ? .dataValid : [])
-      return (UnsafeRawBufferPointer(rebasing: buffer[start..<start + length]), header)
+      let datagram = UnsafeRawBufferPointer(rebasing: buffer[start..<start + length])
+      return framing == .networkProcess ? headed(datagram) : (datagram, FrameHeader())
     case .stream:
       guard filled.count >= Self.lengthBytes else { return nil }
       let length = UInt32(bigEndian: buffer.loadUnaligned(fromByteOffset: filled.lowerBound, as: UInt32.self))
@@ -380,9 +412,13 @@ final class FrameArrivals {
       guard !filled.isEmpty else { return nil }
       let frame = UnsafeRawBufferPointer(rebasing: buffer[filled])
       filled = 0..<0
-      guard framing == .tap else { return (frame, FrameHeader()) }
-      guard frame.count >= FrameHeader.size else { return nil }
-      return (UnsafeRawBufferPointer(rebasing: frame[FrameHeader.size...]), FrameHeader(decoding: frame))
+      return framing == .tap ? headed(frame) : (frame, FrameHeader())
     }
+  }
+
+  /// A frame behind its header; none where there are too few bytes.
+  private func headed(_ bytes: UnsafeRawBufferPointer) -> (UnsafeRawBufferPointer, FrameHeader) {
+    guard bytes.count >= FrameHeader.size else { return (UnsafeRawBufferPointer(start: nil, count: 0), FrameHeader()) }
+    return (UnsafeRawBufferPointer(rebasing: bytes[FrameHeader.size...]), FrameHeader(decoding: bytes))
   }
 }

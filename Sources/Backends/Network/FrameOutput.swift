@@ -4,7 +4,8 @@ import LinuxSystem
 public enum Framing: UInt8, Sendable, Codable {
   /// A datagram for each frame.
   case datagram
-  /// Datagrams to a network process, which takes frames that are to be cut in one piece and sums what it sends.
+  /// Datagrams to and from a network process. It takes bare frames with their checksums, also those that are to be cut;
+  /// what it sends stands behind a `FrameHeader`.
   case networkProcess
   /// Each frame after its length in four bytes, most significant first.
   case stream
@@ -227,33 +228,5 @@ extension UnsafeMutableRawBufferPointer {
       UnsafeMutableRawBufferPointer(rebasing: self[position..<position + part.count]).copyMemory(from: part)
       position += part.count
     }
-  }
-}
-
-extension FrameHeader {
-  /// Bytes of `struct virtio_net_hdr` without the number of buffers.
-  static let size = 10
-
-  /// Writes the little-endian form; there is room for `size` bytes.
-  func encode(to bytes: UnsafeMutableRawBufferPointer) {
-    bytes[0] = flags.rawValue
-    bytes[1] = segmentation.rawValue
-    func put(_ field: UInt16, _ offset: Int) {
-      bytes.storeBytes(of: field.littleEndian, toByteOffset: offset, as: UInt16.self)
-    }
-    put(headerLength, 2)
-    put(segmentSize, 4)
-    put(checksumStart, 6)
-    put(checksumOffset, 8)
-  }
-
-  /// Reads the little-endian form from at least `size` bytes.
-  init(decoding bytes: UnsafeRawBufferPointer) {
-    func field(_ offset: Int) -> UInt16 {
-      UInt16(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt16.self))
-    }
-    self.init(
-      flags: Flags(rawValue: bytes[0]), segmentation: Segmentation(rawValue: bytes[1]), headerLength: field(2),
-      segmentSize: field(4), checksumStart: field(6), checksumOffset: field(8))
   }
 }

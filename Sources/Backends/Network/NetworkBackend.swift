@@ -63,12 +63,42 @@ public struct FrameHeader: Sendable, Equatable {
   }
 }
 
+extension FrameHeader {
+  /// Bytes of `struct virtio_net_hdr` without the number of buffers.
+  public static let size = 10
+
+  /// Writes the little-endian form; there is room for `size` bytes.
+  public func encode(to bytes: UnsafeMutableRawBufferPointer) {
+    bytes[0] = flags.rawValue
+    bytes[1] = segmentation.rawValue
+    func put(_ field: UInt16, _ offset: Int) {
+      bytes.storeBytes(of: field.littleEndian, toByteOffset: offset, as: UInt16.self)
+    }
+    put(headerLength, 2)
+    put(segmentSize, 4)
+    put(checksumStart, 6)
+    put(checksumOffset, 8)
+  }
+
+  /// Reads the little-endian form from at least `size` bytes.
+  public init(decoding bytes: UnsafeRawBufferPointer) {
+    func field(_ offset: Int) -> UInt16 {
+      UInt16(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt16.self))
+    }
+    self.init(
+      flags: Flags(rawValue: bytes[0]), segmentation: Segmentation(rawValue: bytes[1]), headerLength: field(2),
+      segmentSize: field(4), checksumStart: field(6), checksumOffset: field(8))
+  }
+}
+
 /// Lengths of frames, without the four bytes of the frame check sequence, which nobody carries.
 public enum FrameLength {
   /// Destination, source and type.
   public static let ethernetHeader = 14
-  /// The largest frame that a backend takes or hands over: 65535 bytes of IP behind an Ethernet header with a VLAN tag.
-  public static let maximum = 65535 + 18
+  /// The longest IP packet.
+  static let maximumPacket = 65535
+  /// The largest frame that a backend takes or hands over: IP behind an Ethernet header with a VLAN tag.
+  public static let maximum = maximumPacket + 18
 }
 
 /// The device's side of a connection. Calls come on threads of the backend, never from within a call that the device

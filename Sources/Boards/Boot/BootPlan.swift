@@ -10,7 +10,10 @@ public struct BootPlan: Sendable, Equatable {
     /// Guest memory at this address, where the kernel was unpacked to.
     case unpacked(from: UInt64)
     case ramdisk(Int)
+    /// Zeroes, which fresh memory has already.
     case zero
+    /// Zeroes where something was put.
+    case cleared
   }
 
   /// A range of guest memory and its contents.

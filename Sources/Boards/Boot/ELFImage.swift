@@ -21,6 +21,8 @@ struct ELFImage: Sendable, Equatable {
   /// The 32-bit entry of a PVH guest (Xen, docs/misc/pvh.pandoc), a physical address.
   let pvhEntry: UInt32?
 
+  static let signature: [UInt8] = [0x7F, 0x45, 0x4C, 0x46]
+
   private enum SegmentType {
     static let load: UInt32 = 1
     static let interpreter: UInt32 = 3
@@ -40,7 +42,7 @@ struct ELFImage: Sendable, Equatable {
   /// nil: the file is no ELF file.
   init?(_ file: KernelFile) throws(BootError) {
     let head = try file.prefix(64)
-    guard head.has([0x7F, 0x45, 0x4C, 0x46]) else { return nil }
+    guard head.has(Self.signature) else { return nil }
     guard head.count >= 52 else { throw BootError("the kernel is cut short: its ELF header is missing") }
     is64Bit = head.integer(4, as: UInt8.self) == 2
     guard head.integer(5, as: UInt8.self) == 1 else {

@@ -2,9 +2,10 @@
 /// trusted.
 public struct KernelFile: Sendable {
   /// Fills the buffer from `offset`, or throws. It is asked for nothing beyond the end.
-  public typealias Read = @Sendable (
-    _ offset: UInt64, _ buffer: UnsafeMutableRawBufferPointer
-  ) throws(BootError) -> Void
+  public typealias Read =
+    @Sendable (
+      _ offset: UInt64, _ buffer: UnsafeMutableRawBufferPointer
+    ) throws(BootError) -> Void
 
   /// What messages call it: a path.
   public let name: String

@@ -1,22 +1,40 @@
 /// What a file is that shall be started.
 enum KernelImage: Sendable {
   case linux(LinuxKernel)
+  case multiboot1(Multiboot1)
+  case multiboot2(Multiboot2)
   case elf(ELFImage)
 
   init(_ file: KernelFile) throws(BootError) {
     guard file.count > 0 else { throw BootError("the file is empty") }
     if let kernel = try LinuxKernel(file) {
       self = .linux(kernel)
-    } else if let image = try ELFImage(file) {
+      return
+    }
+    let head = try file.prefix(Self.headSize)
+    // Its own note says best how an ELF file wants to start.
+    let image = head.has(ELFImage.signature) ? try ELFImage(file) : nil
+    if let image, image.pvhEntry != nil {
+      self = .elf(image)
+    } else if let kernel = Multiboot2(head) {
+      self = .multiboot2(kernel)
+    } else if let kernel = Multiboot1(head) {
+      self = .multiboot1(kernel)
+    } else if let image {
       self = .elf(image)
     } else {
-      throw BootError(Self.description(try file.prefix(0x9000)))
+      throw BootError(Self.description(head))
     }
   }
 
-  func plan(_ machine: BootMachine) throws(BootError) -> BootPlan {
+  /// Enough for a multiboot header and for what tells a disk image.
+  private static let headSize = 0x9000
+
+  func plan(_ file: KernelFile, _ machine: BootMachine) throws(BootError) -> BootPlan {
     switch self {
     case .linux(let kernel): return try kernel.plan(machine)
+    case .multiboot1(let kernel): return try kernel.plan(file, machine)
+    case .multiboot2(let kernel): return try kernel.plan(file, machine)
     case .elf(let image):
       if let entry = image.pvhEntry { return try PVH.plan(image, entry: entry, machine) }
       return try image.linuxPlan(machine)

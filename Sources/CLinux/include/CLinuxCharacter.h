@@ -15,6 +15,8 @@ int clinux_unix_socket(int nonblocking);
 int clinux_unix_address(int fd, const char *path, int bind_it);
 /// The longest path that a Unix socket address holds.
 size_t clinux_unix_path_limit(void);
+/// Columns and rows of a terminal. Returns 0, or -1 with errno.
+int clinux_window_size(int fd, unsigned short *columns, unsigned short *rows);
 /// Keeps SIGPIPE from this thread, whose writes then fail with EPIPE.
 void clinux_block_sigpipe(void);
 /// 1 where the path is a socket, 0 where it is something else, -1 with errno.

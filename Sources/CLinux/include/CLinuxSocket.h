@@ -1,10 +1,12 @@
-// Datagrams with descriptors over Unix sockets: CMSG_* are macros that Swift cannot see.
+// Datagrams with descriptors over Unix sockets, and epoll(7): macros and headers that Swift cannot see.
 #ifndef CLINUX_SOCKET_H
 #define CLINUX_SOCKET_H
 
 #include <errno.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -54,6 +56,25 @@ static inline ssize_t clinux_receive(int socket, void *bytes, size_t size, int *
     return -1;
   }
   return received;
+}
+
+static inline int clinux_epoll_create(void) { return epoll_create1(EPOLL_CLOEXEC); }
+
+/// Reports `token` at each change of the descriptor's readiness, or else while it is readable.
+static inline int clinux_epoll_add(int queue, int fd, uint64_t token, int changes_only) {
+  unsigned events = changes_only ? EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET : EPOLLIN;
+  struct epoll_event event = {.events = events, .data = {.u64 = token}};
+  return epoll_ctl(queue, EPOLL_CTL_ADD, fd, &event);
+}
+
+enum { CLINUX_EPOLL_BATCH = 64 };
+
+/// Waits, and puts the tokens of those that are ready, CLINUX_EPOLL_BATCH at most, to `tokens`. Returns how many.
+static inline int clinux_epoll_wait(int queue, uint64_t *tokens) {
+  struct epoll_event events[CLINUX_EPOLL_BATCH];
+  int count = epoll_wait(queue, events, CLINUX_EPOLL_BATCH, -1);
+  for (int i = 0; i < count; i++) tokens[i] = events[i].data.u64;
+  return count;
 }
 
 #endif

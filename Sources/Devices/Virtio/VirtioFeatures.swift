@@ -33,12 +33,12 @@ public struct VirtioStatus: OptionSet, Sendable, Hashable {
 public struct VirtioKind: Sendable, Equatable {
   /// Device type (virtio 1.2 §5).
   public let id: UInt16
-  /// PCI device ID of a transitional device (§4.1.2.1).
-  public let transitionalID: UInt16
+  /// PCI device ID of a transitional device (§4.1.2.1); nil: there is no such device.
+  public let transitionalID: UInt16?
   /// PCI class, subclass and programming interface.
   public let pciClass: UInt32
 
-  public init(id: UInt16, transitionalID: UInt16, pciClass: UInt32) {
+  public init(id: UInt16, transitionalID: UInt16?, pciClass: UInt32) {
     self.id = id
     self.transitionalID = transitionalID
     self.pciClass = pciClass

@@ -49,6 +49,7 @@ private final class DeviceMachine: Sendable {
   private let memory: Mapping
   private let deviceMemory: Mapping
   private let timers: TimerThread
+  private let boot: DirectBoot?
 
   /// How long the host may take to accept what serial ports still hold at the end.
   private static let outputGrace: UInt64 = 1_000_000_000
@@ -83,7 +84,7 @@ private final class DeviceMachine: Sendable {
     }
 
     interrupts = try InterruptEvents(channel: channel, page: page)
-    resources = try DeviceResources(handoff, descriptors[fixed...], rings: rings)
+    resources = try DeviceResources(handoff, descriptors[fixed...], rings: rings, channel: channel)
     let timers = TimerThread()
     let queue = TimerQueue(clock: HostClock()) { timers.wake() }
     self.timers = timers
@@ -96,13 +97,16 @@ private final class DeviceMachine: Sendable {
     self.channel = channel
     events = ChannelEvents(socket: channel.raw, page: page)
     let workers = WorkerThreads(channel: channel, page: page, spin: handoff.spin)
+    let guestMemory = GuestMemory(regions)
     let board = Board(
-      memory: GuestMemory(regions), interrupts: InterruptFabric(sink: interrupts), timers: queue,
+      memory: guestMemory, interrupts: InterruptFabric(sink: interrupts), timers: queue,
       events: events, mapper: SharedMemoryMapper(page),
       resources: resources, workers: workers, deviceMemory: deviceMemory.bytes)
     ports = board.ports
     mmio = board.mmio
     devices = try HVM.assemble(handoff.spec, registry: catalog, on: board)
+    boot = try Self.boot(handoff, resources, layout).map { DirectBoot($0, memory: guestMemory) }
+    try boot?.load(isFresh: true, channel: channel)
     resources.closeFiles()
     try timers.run(queue)
     try workers.start()
@@ -114,6 +118,17 @@ private final class DeviceMachine: Sendable {
       }
     }
     try self.channel.send(.ready, Array(missing.joined(separator: "\n").utf8))
+  }
+
+  /// The kernel to be loaded; nil: firmware starts the machine.
+  private static func boot(
+    _ handoff: Handoff, _ resources: DeviceResources, _ layout: PCMemoryLayout
+  ) throws -> KernelLoader? {
+    guard let boot = handoff.boot, boot.hasKernel, let kernel = resources.bootFiles.first else { return nil }
+    let machine = BootMachine(layout: layout, arguments: handoff.spec.boot?.arguments ?? "")
+    return KernelLoader(
+      kernel: kernel, ramdisks: Array(resources.bootFiles.dropFirst()), machine: machine,
+      unpacks: boot.unpacks)
   }
 
   @inline(__always)
@@ -164,7 +179,7 @@ private final class DeviceMachine: Sendable {
       waitForDescriptors(&entries)
       if !entries[1].ready.isEmpty { interrupts.resample() }
       guard !entries[0].ready.isEmpty else { continue }
-      guard let (message, _, _) = channel.receive() else {
+      guard let (message, payload, descriptors) = channel.receive() else {
         // The launcher was killed; where it ended by itself it has said so before.
         Lockdown.restoreTerminal()
         resources.drain(nanoseconds: 0)
@@ -174,6 +189,12 @@ private final class DeviceMachine: Sendable {
       case .reset:
         events.machineResets()
         for device in devices { device.reset() }
+        do {
+          try boot?.load(isFresh: false, channel: channel)
+        } catch {
+          try? channel.send(.failed, Array("\(error)".utf8))
+          continue
+        }
         try? channel.send(.resetDone)
       case .finish:
         try? channel.send(.finishing)
@@ -181,6 +202,11 @@ private final class DeviceMachine: Sendable {
         resources.drain(nanoseconds: Self.outputGrace)
         try? channel.send(.finished, Array(textScreen().utf8))
         endProcessNow(0)
+      case .connectedSocket: resources.connected(payload, descriptors)
+      case .windowSize:
+        guard payload.count == 4 else { return }
+        resources.resizeTerminal(
+          columns: UInt16(payload[0]) | UInt16(payload[1]) << 8, rows: UInt16(payload[2]) | UInt16(payload[3]) << 8)
       default: return
       }
     }

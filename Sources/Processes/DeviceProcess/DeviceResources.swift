@@ -1,4 +1,5 @@
 import Backends
+import Boards
 import DeviceKit
 import LinuxSystem
 import MachineModel
@@ -9,7 +10,12 @@ final class DeviceResources: HostResources {
   private let blocks: [String: any BlockBackend]
   private let characters: [String: any CharacterBackend]
   private let networks: [String: any NetworkBackend]
+  private let sockets: UnixVsockBackend?
   private let files: Mutex<[String: FileHandle]>
+  /// The kernel, where one is given, and the ramdisks.
+  let bootFiles: [KernelFile]
+  /// The connection that is on the user's terminal, if one is.
+  private let terminal: StreamCharacterBackend?
 
   private final class FileHandle: Sendable {
     let descriptor: Descriptor
@@ -30,7 +36,9 @@ final class DeviceResources: HostResources {
   }
 
   /// Takes over the descriptors behind the fixed ones, in the order that `Handoff` gives.
-  init(_ handoff: Handoff, _ descriptors: ArraySlice<CInt>, rings: [String: BlockRing]) throws {
+  init(
+    _ handoff: Handoff, _ descriptors: ArraySlice<CInt>, rings: [String: BlockRing], channel: Channel
+  ) throws {
     var next = descriptors.makeIterator()
     func take() throws(SystemError) -> Descriptor {
       guard let raw = next.next() else {
@@ -53,11 +61,14 @@ final class DeviceResources: HostResources {
         ? backend : try LimitedBlockBackend(backend, name: spec.id, limits: spec.limits)
     }
     var characters: [String: any CharacterBackend] = [:]
+    var terminal: StreamCharacterBackend?
     for (spec, character) in zip(handoff.spec.characters, handoff.characters) {
       let input: Descriptor? = character.hasInput ? try take() : nil
       let output: Descriptor? = character.hasOutput ? try take() : nil
       if character.hasInput {
-        characters[spec.id] = try StreamCharacterBackend(input: input, output: output, report: report)
+        let stream = try StreamCharacterBackend(input: input, output: output, report: report)
+        characters[spec.id] = stream
+        terminal = stream
       } else {
         characters[spec.id] = try makeCharacterBackend(
           character.kind, descriptor: output, report: report)
@@ -67,10 +78,22 @@ final class DeviceResources: HostResources {
     for (spec, plan) in zip(handoff.spec.networks, handoff.networks) {
       networks[spec.id] = try makeNetworkBackend(spec.id, plan, report: report) { () throws(SystemError) in try take() }
     }
+    if handoff.spec.vsock != nil {
+      sockets = try UnixVsockBackend(listener: try take()) { request, port in
+        // Where the launcher is gone, so is the guest.
+        try? channel.send(.connectSocket, request.fourBytes + port.fourBytes)
+      }
+    } else {
+      sockets = nil
+    }
     var files: [String: FileHandle] = [:]
     for name in handoff.files { files[name] = FileHandle(try take().release()) }
+    var bootFiles: [KernelFile] = []
+    for name in handoff.boot?.names ?? [] { bootFiles.append(try KernelFile(try take(), name: name)) }
+    self.bootFiles = bootFiles
     self.blocks = blocks
     self.characters = characters
+    self.terminal = terminal
     self.networks = networks
     self.files = Mutex(files)
   }
@@ -78,9 +101,21 @@ final class DeviceResources: HostResources {
   func block(_ id: String) -> (any BlockBackend)? { blocks[id] }
   func character(_ id: String) -> (any CharacterBackend)? { characters[id] }
   func network(_ id: String) -> (any NetworkBackend)? { networks[id] }
+  func vsock() -> (any VsockBackend)? { sockets }
   func file(_ name: String) -> [UInt8]? {
     guard let file = files.withLock({ $0[name] }) else { return nil }
     return try? file.descriptor.contents(limit: Self.fileLimit)
+  }
+
+  /// The user's terminal has this size now.
+  func resizeTerminal(columns: UInt16, rows: UInt16) { terminal?.resize(columns: columns, rows: rows) }
+
+  /// The launcher's answer to a connection that the guest asked for.
+  func connected(_ payload: [UInt8], _ descriptors: [CInt]) {
+    var socket: Descriptor?
+    if let raw = descriptors.first { socket = Descriptor(owning: raw) }
+    guard payload.count == 4, let request = UInt32(fourBytes: payload[...]) else { return }
+    sockets?.answered(request: request, socket.take())
   }
 
   /// The devices are made and have read what they need.

@@ -94,6 +94,17 @@ final class InterruptEvents: InterruptSink {
   }
 }
 
+extension UInt32 {
+  /// The number as a message carries it.
+  var fourBytes: [UInt8] { (0..<4).map { UInt8(truncatingIfNeeded: self >> ($0 * 8)) } }
+
+  /// nil unless there are four bytes.
+  init?(fourBytes: ArraySlice<UInt8>) {
+    guard fourBytes.count == 4 else { return nil }
+    self = fourBytes.reversed().reduce(0) { $0 << 8 | UInt32($1) }
+  }
+}
+
 extension Int {
   /// The low 16 bits as a message carries them.
   var twoBytes: [UInt8] { [UInt8(truncatingIfNeeded: self), UInt8(truncatingIfNeeded: self >> 8)] }

@@ -61,8 +61,12 @@ struct ControlLoop<Machine: VirtualMachine>: ~Copyable {
         return devices.ending()
       }
       if ready[2], let signal = signals.next() {
-        guard signal == SignalNumber.continued else { return finish(.signalled(signal)) }
-        terminal?.enterRaw()
+        switch signal {
+        case SignalNumber.continued: terminal?.enterRaw()
+        // A device process that is gone is noticed by its channel.
+        case SignalNumber.windowChanged: if let size = terminal?.size { try? devices.resize(size) }
+        default: return finish(.signalled(signal))
+        }
       }
       if ready[3], let report = running.reports.take() {
         switch report {
@@ -111,10 +115,27 @@ struct ControlLoop<Machine: VirtualMachine>: ~Copyable {
       running.setLegacyReplacement(payload.first == 1)
       running.handled.add()
       return nil
+    case .connectSocket where payload.count == 8:
+      connectSocket(payload)
+      return nil
     case .failed: return .failed(String(decoding: payload, as: UTF8.self))
     default:
       if try running.connect(received) { return nil }
       return .failed("the device process sent message \(received.message.rawValue), which is not expected now")
+    }
+  }
+
+  /// Connects to the socket of a port for the device process, which can open none. Of the path it chooses the number
+  /// alone.
+  private func connectSocket(_ payload: [UInt8]) {
+    guard let vsock = spec.vsock, let port = UInt32(fourBytes: payload[4...]) else { return }
+    let request = Array(payload[..<4])
+    do {
+      let socket = try UnixSocket.connectNonblocking(to: "\(vsock.path)_\(port)")
+      try devices.channel.send(.connectedSocket, request, descriptors: [socket.raw])
+    } catch {
+      // Nobody listens. A device process that is gone is noticed by its channel.
+      try? devices.channel.send(.connectedSocket, request)
     }
   }
 

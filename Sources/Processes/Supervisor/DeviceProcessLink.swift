@@ -44,7 +44,7 @@ final class DeviceProcessLink: Sendable {
     let handoff = Handoff(
       spec: resolved, sandbox: spec.sandbox, spin: spinCycles(vcpus: spec.cpus),
       deviceMemory: UInt64(memory.device.count), blocks: resources.blocks, characters: resources.characters,
-      networks: resources.networks, files: resources.files, terminal: terminal?.bytes)
+      networks: resources.networks, files: resources.files, boot: resources.boot, terminal: terminal?.bytes)
     var descriptors = [memory.ramFile.raw, memory.pageFile.raw, memory.deviceFile.raw] + resources.descriptors
     if terminal != nil { descriptors.append(StandardStream.input.rawValue) }
     guard descriptors.count <= DatagramSocket.maximumDescriptors else {
@@ -89,6 +89,11 @@ final class DeviceProcessLink: Sendable {
     waitForDescriptors(&entries, milliseconds: pollMilliseconds(nanoseconds))
     guard !entries[0].ready.isEmpty, let (message, payload, descriptors) = channel.receive() else { return nil }
     return Received(message: message, payload: payload, events: descriptors.map(SharedEvent.init(owning:)))
+  }
+
+  /// Tells the devices how large the terminal is.
+  func resize(_ size: (columns: UInt16, rows: UInt16)) throws(SystemError) {
+    try channel.send(.windowSize, Int(size.columns).twoBytes + Int(size.rows).twoBytes)
   }
 
   /// What became of the process, as an outcome. Called once: it takes the process's status.

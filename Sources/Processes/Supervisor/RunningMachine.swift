@@ -15,6 +15,7 @@ final class RunningMachine<Machine: VirtualMachine>: Sendable {
   private let connections: Connections<Machine>
   private let gate: VCPUGate
   private let threads: [VCPUThread<Machine>]
+  private let startPlace: StartPlace
   /// What vCPU threads may ask of the kernel; nil without a sandbox.
   private let filter: SystemCallFilter?
 
@@ -33,12 +34,15 @@ final class RunningMachine<Machine: VirtualMachine>: Sendable {
     for (slot, mapping) in memory.fixedMappings.enumerated() { try map.add(fixed: slot, mapping) }
     connections = Connections(machine, table: memory.page.connections)
     let spin = spinCycles(vcpus: spec.cpus)
+    let startPlace = StartPlace()
+    self.startPlace = startPlace
     var threads: [VCPUThread<Machine>] = []
     for index in 0..<spec.cpus {
       threads.append(
         VCPUThread(
           index, try machine.makeVCPU(index), mailbox: MailboxClient(memory.page.mailboxes[index], spin: spin),
-          page: memory.page, map: map, connections: connections, gate: gate, handled: handled, reports: reports))
+          page: memory.page, map: map, connections: connections, gate: gate, handled: handled, reports: reports,
+          start: index == 0 ? startPlace : nil))
     }
     self.threads = threads
     // Made here and not at the start, which waits for the device process.
@@ -58,6 +62,9 @@ final class RunningMachine<Machine: VirtualMachine>: Sendable {
       return try connections.add(message: Int(payload[0]) | Int(payload[1]) << 8, events[0])
     case (.connectDoorbell, 2, 1):
       return connections.add(doorbell: Int(payload[0]) | Int(payload[1]) << 8, events[0])
+    case (.startState, _, 0):
+      guard let state = StartState(encoded: payload) else { return false }
+      startPlace.state = state
     default: return false
     }
     return true
@@ -68,6 +75,7 @@ final class RunningMachine<Machine: VirtualMachine>: Sendable {
     map.update()
     try connections.update()
     if filter != nil { try Violation.report(to: violations.word, notify: violations.event.raw) }
+    try threads.first?.cpu.begin(at: startPlace.state)
     try machine.start { [self] in confine("the engine") }
     for (index, thread) in threads.enumerated() { try thread.start { [self] in confine("vCPU \(index)") } }
   }

@@ -56,6 +56,7 @@ public enum Supervisor {
 
     let signals = try SignalDescriptor([
       SignalNumber.hangUp, SignalNumber.interrupt, SignalNumber.terminate, SignalNumber.continued,
+      SignalNumber.windowChanged,
     ])
     let pump = resources.takeInput().map { InputPump(pipe: Descriptor(owning: $0), isTerminal: terminal != nil) }
     let images = resources.images
@@ -70,6 +71,7 @@ public enum Supervisor {
     if let notice { log.notice("\(notice)") }
     _ = consume resources
     terminal?.enterRaw()
+    if let size = terminal?.size { try devices.resize(size) }
     defer { terminal?.restore() }
     var loop = ControlLoop(
       running, devices: devices, networks: networks, signals: signals, pump: pump, terminal: terminal, spec: spec)

@@ -116,7 +116,10 @@ private final class Driver {
 
   func header(_ header: FrameHeader = FrameHeader(), buffers: Int = 0) -> [UInt8] {
     var bytes = [UInt8](repeating: 0, count: 12)
-    bytes.withUnsafeMutableBytes { header.store(into: $0, buffers: buffers) }
+    bytes.withUnsafeMutableBytes { bytes in
+      header.encode(to: bytes)
+      bytes[FrameHeader.size] = UInt8(truncatingIfNeeded: buffers)
+    }
     return Array(bytes[..<headerSize])
   }
 

@@ -81,7 +81,9 @@ final class NetworkQueuePair: NetworkReceiver, @unchecked Sendable {
     }
     let count = buffers.needed(length)
     withUnsafeTemporaryAllocation(byteCount: Header.size, alignment: 8) { bytes in
-      header.store(into: bytes, buffers: count)
+      header.encode(to: bytes)
+      bytes.storeBytes(
+        of: UInt16(truncatingIfNeeded: count).littleEndian, toByteOffset: NetworkFormat.Header.buffers, as: UInt16.self)
       buffers.fill(count, UnsafeRawBufferPointer(rebasing: bytes[..<settings.headerSize]), frame) { token, written in
         device.queues[receiveQueue].put(token, written: written)
       }
@@ -147,7 +149,7 @@ final class NetworkQueuePair: NetworkReceiver, @unchecked Sendable {
     var bytes = InlineArray<10, UInt8>(repeating: 0)
     let header = withUnsafeMutableBytes(of: &bytes) { bytes in
       chain.read(into: bytes)
-      return FrameHeader(virtio: UnsafeRawBufferPointer(bytes))
+      return FrameHeader(decoding: UnsafeRawBufferPointer(bytes))
     }
     var skip = settings.headerSize
     for run in chain.readable {
@@ -178,30 +180,6 @@ final class NetworkQueuePair: NetworkReceiver, @unchecked Sendable {
 }
 
 extension FrameHeader {
-  /// Reads the little-endian form (§5.1.6), at least 10 bytes.
-  init(virtio bytes: UnsafeRawBufferPointer) {
-    func field(_ offset: Int) -> UInt16 {
-      UInt16(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt16.self))
-    }
-    self.init(
-      flags: Flags(rawValue: bytes[0]), segmentation: Segmentation(rawValue: bytes[1]), headerLength: field(2),
-      segmentSize: field(4), checksumStart: field(6), checksumOffset: field(8))
-  }
-
-  /// Writes the little-endian form and the number of buffers; there is room for 12 bytes.
-  func store(into bytes: UnsafeMutableRawBufferPointer, buffers: Int) {
-    func put(_ field: UInt16, _ offset: Int) {
-      bytes.storeBytes(of: field.littleEndian, toByteOffset: offset, as: UInt16.self)
-    }
-    bytes[0] = flags.rawValue
-    bytes[1] = segmentation.rawValue
-    put(headerLength, 2)
-    put(segmentSize, 4)
-    put(checksumStart, 6)
-    put(checksumOffset, 8)
-    put(UInt16(truncatingIfNeeded: buffers), NetworkFormat.Header.buffers)
-  }
-
   /// The header as far as `offloads` were agreed on; nil where the frame asks for more.
   func agreed(_ offloads: NetworkOffloads) -> FrameHeader? {
     guard offloads.contains(.checksum) else {

@@ -30,20 +30,26 @@ public final class VirtioPCIDevice: PCIDevice, @unchecked Sendable {
   }
 
   /// The options that every virtio PCI model has.
-  public static let options: [OptionSpec] = [
-    OptionSpec("addr", .pciAddress, "PCI slot and function; the default is the lowest free slot"),
-    OptionSpec(
-      "legacy", .boolean, default: .boolean(true), "also offer the registers of drivers from before virtio 1.0"),
+  public static let modernOptions: [OptionSpec] = [
+    OptionSpec("addr", .pciAddress, "PCI slot and function; the default is the lowest free slot")
   ]
 
-  private init(_ device: VirtioDevice, isTransitional: Bool, board: Board) throws(DeviceError) {
+  /// Those, and the one of models that there is a transitional device of.
+  public static let options: [OptionSpec] =
+    modernOptions + [
+      OptionSpec(
+        "legacy", .boolean, default: .boolean(true), "also offer the registers of drivers from before virtio 1.0")
+    ]
+
+  private init(_ device: VirtioDevice, isTransitional wanted: Bool, board: Board) throws(DeviceError) {
     self.device = device
-    self.isTransitional = isTransitional
     let kind = device.kind
+    let transitionalID = wanted ? kind.transitionalID : nil
+    isTransitional = transitionalID != nil
     // §4.1.2.1: a transitional device has revision 0 and its type as subsystem ID; §4.1.2: others from 1 and 0x40 on.
     var space = PCIConfiguration(
       PCIIdentity(
-        vendor: VirtioPCI.vendor, device: isTransitional ? kind.transitionalID : VirtioPCI.modernIDs + kind.id,
+        vendor: VirtioPCI.vendor, device: transitionalID ?? VirtioPCI.modernIDs + kind.id,
         revision: isTransitional ? 0 : 1, classCode: kind.pciClass, subsystemVendor: VirtioPCI.vendor,
         subsystem: isTransitional ? kind.id : 0x1100))
     space.setInterruptPin(1)

@@ -1,35 +1,3 @@
-/// Sense data: why a packet command ended with CHECK CONDITION (SPC-2 §7.23, MMC-3 annex).
-struct Sense: Sendable, Equatable {
-  let key: UInt8
-  /// Additional sense code and its qualifier.
-  let code: UInt8
-  let qualifier: UInt8
-
-  static let none = Sense(key: 0x0, code: 0x00, qualifier: 0x00)
-  static let noMedium = Sense(key: 0x2, code: 0x3A, qualifier: 0x01)
-  static let noMediumTrayOpen = Sense(key: 0x2, code: 0x3A, qualifier: 0x02)
-  static let readError = Sense(key: 0x3, code: 0x11, qualifier: 0x00)
-  static let unknownCommand = Sense(key: 0x5, code: 0x20, qualifier: 0x00)
-  static let addressOutOfRange = Sense(key: 0x5, code: 0x21, qualifier: 0x00)
-  static let invalidField = Sense(key: 0x5, code: 0x24, qualifier: 0x00)
-  static let savingNotSupported = Sense(key: 0x5, code: 0x39, qualifier: 0x00)
-  static let removalPrevented = Sense(key: 0x5, code: 0x53, qualifier: 0x02)
-  static let illegalMode = Sense(key: 0x5, code: 0x64, qualifier: 0x00)
-  static let mediumChanged = Sense(key: 0x6, code: 0x28, qualifier: 0x00)
-  static let reset = Sense(key: 0x6, code: 0x29, qualifier: 0x00)
-  static let hardwareError = Sense(key: 0x4, code: 0x44, qualifier: 0x00)
-}
-
-/// What a packet command comes to.
-enum PacketOutcome: Sendable, Equatable {
-  case done
-  /// Bytes for the host, already cut to the allocation length.
-  case data([UInt8])
-  /// Blocks of 2048 bytes for the host.
-  case read(block: UInt64, count: Int)
-  case check(Sense)
-}
-
 /// A CD or DVD reader's packet commands (SFF-8020i, MMC-3).
 struct CDROM: Sendable {
   static let blockSize = 2048
@@ -39,6 +7,7 @@ struct CDROM: Sendable {
     case testUnitReady = 0x00
     case requestSense = 0x03
     case inquiry = 0x12
+    case modeSense6 = 0x1A
     case startStopUnit = 0x1B
     case preventAllow = 0x1E
     case readCapacity = 0x25
@@ -64,6 +33,12 @@ struct CDROM: Sendable {
     }
   }
 
+  /// How packets reach the drive. ATAPI drives have no MODE SENSE(6).
+  enum Transport: Sendable {
+    case atapi
+    case scsi
+  }
+
   /// What GET EVENT STATUS NOTIFICATION tells of the medium (MMC-3 §6.7, table 88).
   enum MediaEvent: UInt8, Sendable {
     case none = 0
@@ -73,6 +48,7 @@ struct CDROM: Sendable {
 
   /// Blocks on the disc; nil: there is none in the drive.
   let discBlocks: UInt64?
+  let transport: Transport
   let identity: DriveIdentity
   private(set) var sense = Sense.none
   private var attention: Sense?
@@ -80,7 +56,8 @@ struct CDROM: Sendable {
   private(set) var isLocked = false
   private var event = MediaEvent.none
 
-  init(discBlocks: UInt64?, identity: DriveIdentity) {
+  init(discBlocks: UInt64?, identity: DriveIdentity, transport: Transport = .atapi) {
+    self.transport = transport
     // READ CAPACITY has 32 bits for the last block's address.
     self.discBlocks = discBlocks.map { min($0, 1 << 32) }.flatMap { $0 > 0 ? $0 : nil }
     self.identity = identity
@@ -110,7 +87,7 @@ struct CDROM: Sendable {
     return sense
   }
 
-  /// Executes a command packet of 12 bytes. After CHECK CONDITION `sense` holds the reason until the next command.
+  /// Executes a command packet, of which 12 bytes count. After CHECK CONDITION `sense` holds the reason until the next command.
   mutating func execute(_ packet: [UInt8]) -> PacketOutcome {
     guard packet.count >= 12 else { return check(.invalidField) }
     guard let operation = Operation(rawValue: packet[0]) else { return check(.unknownCommand) }
@@ -139,7 +116,8 @@ struct CDROM: Sendable {
       return .done
     case .getConfiguration: return getConfiguration(packet)
     case .getEventStatus: return getEventStatus(packet)
-    case .modeSense10: return modeSense(packet)
+    case .modeSense10: return modeSense(packet, isLong: true)
+    case .modeSense6: return transport == .scsi ? modeSense(packet, isLong: false) : .check(.unknownCommand)
     case .mechanismStatus: return answer([0, isTrayOpen ? 0x10 : 0, 0, 0, 0, 1, 0, 0], packet.number(8, 2))
     case .setSpeed: return .done
     case .testUnitReady, .readCapacity, .read10, .read12, .readCD, .seek10, .readTOC, .readSubchannel,
@@ -241,14 +219,9 @@ struct CDROM: Sendable {
 
   private func inquiry(_ packet: [UInt8]) -> PacketOutcome {
     guard packet[1] & 0x01 == 0, packet[2] == 0 else { return .check(.invalidField) }
-    // A CD device, removable, ATAPI response format (SFF-8020i §10.8.1), 31 more bytes.
-    var bytes: [UInt8] = [0x05, 0x80, 0x00, 0x21, 31, 0, 0, 0]
-    bytes += text("VMRUN", 8) + text(identity.model, 16) + text(DriveIdentity.revision, 4)
-    return answer(bytes, packet.number(3, 2))
-  }
-
-  private func text(_ string: String, _ count: Int) -> [UInt8] {
-    Array((Array(string.utf8) + [UInt8](repeating: 0x20, count: count)).prefix(count))
+    // A CD device, removable, 31 more bytes; ATAPI response format (SFF-8020i §10.8.1), or SPC-3 with its format 2.
+    let versions: [UInt8] = transport == .atapi ? [0x00, 0x21] : [0x05, 0x02]
+    return answer([0x05, 0x80] + versions + [31, 0, 0, 0] + identity.inquiry, packet.number(3, 2))
   }
 
   private mutating func requestSense(_ packet: [UInt8]) -> PacketOutcome {
@@ -256,12 +229,7 @@ struct CDROM: Sendable {
       sense = attention
       self.attention = nil
     }
-    var bytes = [UInt8](repeating: 0, count: 18)
-    bytes[0] = 0x70
-    bytes[2] = sense.key
-    bytes[7] = 10
-    bytes[12] = sense.code
-    bytes[13] = sense.qualifier
+    let bytes = sense.fixed
     sense = .none
     return answer(bytes, Int(packet[4]))
   }
@@ -325,8 +293,8 @@ struct CDROM: Sendable {
     return answer([0, 6, 0x04, 0x10, event.rawValue, status, 0, 0], allocation)
   }
 
-  /// MODE SENSE(10) (MMC-3 §6.10).
-  private func modeSense(_ packet: [UInt8]) -> PacketOutcome {
+  /// MODE SENSE (MMC-3 §6.10, SPC-2 §7.8).
+  private func modeSense(_ packet: [UInt8], isLong: Bool) -> PacketOutcome {
     let control = packet[2] >> 6
     guard control != 3 else { return .check(.savingNotSupported) }
     let wanted = packet[2] & 0x3F
@@ -351,19 +319,10 @@ struct CDROM: Sendable {
     }
     // Medium type: data disc of 120 mm, no disc, or tray open (SFF-8020i §10.8.4.1).
     let medium: UInt8 = isTrayOpen ? 0x71 : discBlocks == nil ? 0x70 : 0x01
-    let header = bigEndian(UInt64(body.count + 6), 2) + [medium, 0, 0, 0, 0, 0]
-    return answer(header + body, packet.number(7, 2))
-  }
-}
-
-/// The low bytes of a number, high byte first.
-private func bigEndian(_ value: UInt64, _ count: Int) -> [UInt8] {
-  (0..<count).reversed().map { UInt8(truncatingIfNeeded: value >> UInt64($0 * 8)) }
-}
-
-extension [UInt8] {
-  /// A big-endian number of at most 4 bytes in a command packet.
-  fileprivate func number(_ start: Int, _ count: Int) -> Int {
-    self[start..<start + count].reduce(0) { $0 << 8 | Int($1) }
+    let header =
+      isLong
+      ? bigEndian(UInt64(body.count + 6), 2) + [medium, 0, 0, 0, 0, 0]
+      : [UInt8(truncatingIfNeeded: body.count + 3), medium, 0, 0]
+    return answer(header + body, isLong ? packet.number(7, 2) : Int(packet[4]))
   }
 }
