@@ -1,8 +1,8 @@
 import CPU
 
-/// What Start/kernel.s kept of the state in which a loader started it, at 3 MiB + 4 KiB.
+/// What Start/kernel.s kept of the state in which a loader started it.
 private enum State {
-  static let base: UInt64 = 0x30_1000
+  static let base: UInt64 = 0x32_0000
 
   static var `protocol`: UInt32 { load32(base) }
   static var eax: UInt32 { load32(base + 4) }

@@ -1,5 +1,5 @@
-# A guest as a kernel for `--kernel`: PROTOCOL chooses what it says that it is. The guest's own image is one segment, this
-# another: it keeps the state that the loader left for the guest to look at, and goes on as the ROM does.
+# A guest as a kernel for `--kernel`: PROTOCOL chooses what it says that it is. It keeps the state that the loader left for
+# the guest to look at, and goes on as the ROM does.
 
         .set    PVH, 1
         .set    MULTIBOOT, 2
@@ -9,7 +9,9 @@
         .set    LOAD, 0x100000
 
         .section .image, "awx"
-        .incbin "image.bin"
+image:  .incbin "image.bin"
+        .balign 4
+image_end:
 
         .section .entry, "awx"
         .balign 8
@@ -106,6 +108,11 @@ entry:  mov     %eax, state_eax
         mov     %eax, state_efer
         .endif
         movl    $PROTOCOL, state_protocol
+        cld
+        mov     $image, %esi
+        mov     $LOAD, %edi
+        mov     $(image_end - image) / 4, %ecx
+        rep movsl
         mov     $LOAD, %eax
         jmp     *%eax
 
@@ -116,7 +123,7 @@ gdt:    .quad   0
 gdtr:   .word   gdtr - gdt - 1
         .long   gdt, 0
 
-# What Guests/kernel.swift reads, at 3 MiB + 4 KiB.
+# What Guests/kernel.swift reads, at 320000h.
         .section .state, "aw", @nobits
 state_protocol: .skip 4
 state_eax:      .skip 4
