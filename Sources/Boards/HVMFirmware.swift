@@ -105,7 +105,7 @@ extension HVM {
       let order = UInt64(card.slot * 8 + card.function) + (isVirtioFirst ? 0 : 1 << 16)
       try add(device, .disk, order: order, "/pci@i0cf8/scsi@\(String(card.slot, radix: 16))\(function)/disk@0,0")
     }
-    for device in spec.devices where try model(of: device, registry).bus == .ide {
+    for device in spec.devices where try Recipe.model(of: device, registry).bus == .ide {
       guard let bus = device.string("bus"), let unit = device.integer("unit"),
         let position = IDEPosition.all.first(where: { $0.bus == bus && UInt64($0.unit) == unit })
       else { continue }

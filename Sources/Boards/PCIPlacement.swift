@@ -21,7 +21,7 @@ extension HVM {
     var taken: Set<Int> = []
     var waiting: [(index: Int, option: String)] = []
     for (index, device) in devices.enumerated() {
-      guard let option = try model(of: device, registry).options.first(where: { $0.kind == .pciAddress }) else {
+      guard let option = try Recipe.model(of: device, registry).options.first(where: { $0.kind == .pciAddress }) else {
         continue
       }
       if let value = device.properties[option.name] ?? option.defaultValue {

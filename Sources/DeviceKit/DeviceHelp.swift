@@ -53,6 +53,7 @@ extension BusKind {
     case .ide: "IDE channel"
     case .virtioSerial: "virtio console"
     case .scsi: "SCSI bus"
+    case .virtioMMIO: "virtio-mmio slot"
     }
   }
 }

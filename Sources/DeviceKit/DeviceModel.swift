@@ -10,6 +10,8 @@ public enum BusKind: String, Sendable, CaseIterable {
   /// Ports of a virtio console.
   case virtioSerial = "virtio-serial"
   case scsi
+  /// A slot with registers in memory, on boards without PCI.
+  case virtioMMIO = "virtio-mmio"
 }
 
 /// One option of a device model.

@@ -3,6 +3,8 @@ public enum DoorbellPlace: Sendable, Hashable {
   case port(UInt16)
   /// Guest physical address.
   case memory(UInt64)
+  /// A write of 32 bits with this value to the address. There is no `memory` at it then.
+  case register(UInt64, value: UInt32)
 }
 
 /// An address whose writes wake a device's worker without the vCPU waiting for it, such as a virtqueue's notification.

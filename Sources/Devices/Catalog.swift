@@ -1,7 +1,20 @@
 import DeviceKit
 
 /// Every device model that vmrun has, in the order that `--device help` prints them.
-public let catalog = Registry([
+public let catalog = Registry(fixed + virtio.map(\.pci) + virtio.map(\.mmio))
+
+/// Those that come as PCI functions and in virtio-mmio slots.
+private let virtio: [VirtioModel] = [
+  VirtioBlock.model,
+  VirtioNetwork.model,
+  VirtioEntropy.model,
+  VirtioBalloon.model,
+  VirtioConsole.model,
+  VirtioVsock.model,
+  SCSIDriveDevice.controller,
+]
+
+private let fixed: [DeviceModel] = [
   // The chipset: 82441FX and 82371SB, and the power management of the 82371AB.
   I440FX.model,
   PIIX3.model,
@@ -24,19 +37,14 @@ public let catalog = Registry([
   TestDevice.model,
   // On the PCI bus.
   StandardVGA.model,
-  VirtioBlock.model,
-  VirtioEntropy.model,
-  VirtioBalloon.model,
-  VirtioConsole.model,
-  VirtioVsock.model,
-  SCSIDriveDevice.controller,
-  VirtioNetwork.model,
   E1000Device.model,
   RTL8139Device.model,
-  // On a virtio-scsi-pci.
+  // On a virtio-scsi.
   SCSIDriveDevice.disk,
   SCSIDriveDevice.cdrom,
-  // Ports of a virtio-serial-pci.
+  // Ports of a virtio-serial.
   VirtioConsole.console,
   VirtioConsole.port,
-])
+  // In place of a chipset on the PV board.
+  ReducedPowerDevice.model,
+]

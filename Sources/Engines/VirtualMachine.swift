@@ -28,6 +28,8 @@ public struct HostMapping: @unchecked Sendable, Equatable {
 public enum DoorbellAddress: Sendable, Hashable {
   case port(UInt16)
   case memory(UInt64)
+  /// Only writes of 32 bits with this value ring it.
+  case register(UInt64, value: UInt32)
 }
 
 /// What a message interrupt sends: a write of `data` to `address`, at which local APICs listen (0xFEE00000–0xFEEFFFFF).

@@ -3,13 +3,14 @@ import Engines
 import LinuxSystem
 import Synchronization
 
-/// A KVM virtual machine with in-kernel 8259 pair, I/O APIC, local APICs and 8254.
+/// A KVM virtual machine with in-kernel I/O APIC and local APICs, and the 8259 pair and 8254 of a PC.
 public final class KVMMachine: VirtualMachine {
   let host: KVMHost
   let vm: Descriptor
   private let vcpuCount: Int
   private let cpuid: GuestCPUID
   private let runSize: Int
+  private let hasLegacyChips: Bool
   private let powerOn: InterruptControllerState
   private let fallback: EmulationFallback
   /// What message interrupts send, by their number.
@@ -21,8 +22,10 @@ public final class KVMMachine: VirtualMachine {
   private static let tssAddress: CUnsignedLong = 0xFEFF_D000
 
   /// `interpreter` makes what executes instructions that KVM cannot emulate; without it they end the run.
+  /// - Parameter hasLegacyChips: there is an 8254, and inputs reach the 8259 pair, which comes with KVM's I/O APIC.
   public init(
-    _ host: consuming KVMHost, vcpus: Int, interpreter: (@Sendable () -> any InstructionInterpreter)? = nil
+    _ host: consuming KVMHost, vcpus: Int, hasLegacyChips: Bool = true,
+    interpreter: (@Sendable () -> any InstructionInterpreter)? = nil
   ) throws(EngineFailure) {
     let maximum = host.maximumVCPUs()
     guard vcpus <= maximum else {
@@ -34,12 +37,15 @@ public final class KVMMachine: VirtualMachine {
     try Self.check("KVM_SET_IDENTITY_MAP_ADDR", ckvm_set_identity_map_addr(fd, &identityMap))
     try Self.check("KVM_SET_TSS_ADDR", ckvm_set_tss_addr(fd, Self.tssAddress))
     try Self.check("KVM_CREATE_IRQCHIP", ckvm_create_irqchip(fd))
-    // Port 0x61 is answered in the kernel too, so that PIT channel 2 can be timed.
-    var pit = kvm_pit_config()
-    pit.flags = UInt32(KVM_PIT_SPEAKER_DUMMY)
-    try Self.check("KVM_CREATE_PIT2", ckvm_create_pit2(fd, &pit))
-    try Self.routeInterrupts(fd)
-    powerOn = try InterruptControllerState(vm: fd)
+    if hasLegacyChips {
+      // Port 0x61 is answered in the kernel too, so that PIT channel 2 can be timed.
+      var pit = kvm_pit_config()
+      pit.flags = UInt32(KVM_PIT_SPEAKER_DUMMY)
+      try Self.check("KVM_CREATE_PIT2", ckvm_create_pit2(fd, &pit))
+    }
+    self.hasLegacyChips = hasLegacyChips
+    try Self.routeInterrupts(fd, hasPICs: hasLegacyChips)
+    powerOn = try InterruptControllerState(vm: fd, hasPIT: hasLegacyChips)
     runSize = Int(try Self.check("KVM_GET_VCPU_MMAP_SIZE", ckvm_get_vcpu_mmap_size(host.device.raw)))
     cpuid = GuestCPUID(
       supported: try Self.supportedCPUID(host.device.raw), hasTSCDeadline: host.has(KVM_CAP_TSC_DEADLINE_TIMER))
@@ -57,9 +63,11 @@ public final class KVMMachine: VirtualMachine {
 
   /// Inputs 0–15 reach the 8259 pair and the I/O APIC pin of the same number, 16–23 the I/O APIC alone. IRQ 0
   /// is on pin 2 (the MADT's override), where the cascade would be. Message interrupts follow.
-  private static func routeInterrupts(_ vm: CInt, _ messages: [Int: MessageRoute] = [:]) throws(EngineFailure) {
+  private static func routeInterrupts(
+    _ vm: CInt, hasPICs: Bool, _ messages: [Int: MessageRoute] = [:]
+  ) throws(EngineFailure) {
     var routes: [(gsi: UInt32, chip: UInt32, pin: UInt32)] = []
-    for input: UInt32 in 0..<16 {
+    for input: UInt32 in 0..<16 where hasPICs {
       routes.append((input, UInt32(input < 8 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE), input & 7))
     }
     for input: UInt32 in 0..<24 where input != 2 {
@@ -168,7 +176,7 @@ public final class KVMMachine: VirtualMachine {
     // The rethrow of a typed error out of the lock's closure needs a Result here.
     try messages.withLock { messages in
       for change in changes { messages[change.index] = change }
-      return Result { () throws(EngineFailure) in try Self.routeInterrupts(vm.raw, messages) }
+      return Result { () throws(EngineFailure) in try Self.routeInterrupts(vm.raw, hasPICs: hasLegacyChips, messages) }
     }.get()
   }
 
@@ -193,6 +201,11 @@ public final class KVMMachine: VirtualMachine {
       request.flags |= 1 << UInt32(kvm_ioeventfd_flag_nr_pio)
     case .memory(let address):
       request.addr = address
+    case .register(let address, let value):
+      request.addr = address
+      request.len = 4
+      request.datamatch = UInt64(value)
+      request.flags |= 1 << UInt32(kvm_ioeventfd_flag_nr_datamatch)
     }
     try Self.check("KVM_IOEVENTFD", ckvm_ioeventfd(vm.raw, &request))
   }
@@ -201,7 +214,7 @@ public final class KVMMachine: VirtualMachine {
 
   public func setLegacyReplacement(_ enabled: Bool) {
     var state = kvm_pit_state2()
-    guard ckvm_get_pit2(vm.raw, &state) == 0 else { return }
+    guard hasLegacyChips, ckvm_get_pit2(vm.raw, &state) == 0 else { return }
     if enabled {
       state.flags |= UInt32(KVM_PIT_FLAGS_HPET_LEGACY)
     } else {
@@ -214,16 +227,20 @@ public final class KVMMachine: VirtualMachine {
 /// The state of the 8259 pair, the I/O APIC and the 8254 as KVM made them.
 private struct InterruptControllerState {
   private var chips: [kvm_irqchip] = []
-  private var pit = kvm_pit_state2()
+  /// nil: there is none.
+  private var pit: kvm_pit_state2?
 
-  init(vm: CInt) throws(EngineFailure) {
+  init(vm: CInt, hasPIT: Bool) throws(EngineFailure) {
     for chip in [KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_IRQCHIP_IOAPIC] {
       var state = kvm_irqchip()
       state.chip_id = UInt32(chip)
       try KVMMachine.check("KVM_GET_IRQCHIP", ckvm_get_irqchip(vm, &state))
       chips.append(state)
     }
+    guard hasPIT else { return }
+    var pit = kvm_pit_state2()
     try KVMMachine.check("KVM_GET_PIT2", ckvm_get_pit2(vm, &pit))
+    self.pit = pit
   }
 
   func restore(vm: CInt) throws(EngineFailure) {
@@ -231,7 +248,7 @@ private struct InterruptControllerState {
       var chip = chip
       try KVMMachine.check("KVM_SET_IRQCHIP", ckvm_set_irqchip(vm, &chip))
     }
-    var pit = pit
+    guard var pit else { return }
     try KVMMachine.check("KVM_SET_PIT2", ckvm_set_pit2(vm, &pit))
   }
 }

@@ -236,6 +236,8 @@ public struct MachineSpec: Sendable, Codable, Equatable {
   public var screenText: String?
   /// What the software engine writes for debugging; KVM cannot.
   public var trace: TraceSpec?
+  /// Each step of the start is timed on standard error.
+  public var timing: Bool
 
   public init(
     mode: Mode = .hvm, accelerator: Accelerator = .auto, cpus: Int = 1, cpu: CPUModel = .max,
@@ -244,7 +246,8 @@ public struct MachineSpec: Sendable, Codable, Equatable {
     blocks: [BlockSpec] = [], characters: [CharacterSpec] = [], networks: [NetworkSpec] = [], vsock: VsockSpec? = nil,
     devices: [DeviceSpec] = [], reboot: Bool = true,
     timeout: UInt64? = nil,
-    sandbox: SandboxLevel = .on, screenText: String? = nil, trace: TraceSpec? = nil
+    sandbox: SandboxLevel = .on, screenText: String? = nil, trace: TraceSpec? = nil,
+    timing: Bool = false
   ) {
     self.mode = mode
     self.accelerator = accelerator
@@ -264,6 +267,7 @@ public struct MachineSpec: Sendable, Codable, Equatable {
     self.sandbox = sandbox
     self.screenText = screenText
     self.trace = trace
+    self.timing = timing
   }
 
   /// Where Debian's seabios package puts the 256 KiB BIOS.

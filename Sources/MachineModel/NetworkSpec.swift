@@ -5,7 +5,10 @@ public enum NetworkCard: String, Sendable, Codable, CaseIterable {
   case virtio
 
   /// The device model of the registry.
-  public var deviceModel: String { self == .virtio ? "virtio-net-pci" : rawValue }
+  public func deviceModel(in mode: Mode) -> String {
+    guard self == .virtio else { return rawValue }
+    return mode == .pv ? "virtio-net-device" : "virtio-net-pci"
+  }
 
   /// What a network gets where nothing else was chosen.
   public static func standard(for mode: Mode) -> NetworkCard { mode == .hvm ? .e1000 : .virtio }

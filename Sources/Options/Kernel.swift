@@ -4,7 +4,14 @@ import MachineModel
 extension VMRunCommand {
   /// What `--kernel`, `--initrd` and `--append` say; nil: none of them is there.
   func boot() throws(UsageError) -> BootSpec? {
-    guard kernel.kernel != nil || !kernel.initrd.isEmpty || kernel.append != nil else { return nil }
+    let isGiven = kernel.kernel != nil || !kernel.initrd.isEmpty || kernel.append != nil
+    guard machine.mode == .pv else {
+      guard !isGiven else {
+        throw UsageError("--kernel, --initrd and --append go with --mode pv; in other modes firmware boots a disk")
+      }
+      return nil
+    }
+    guard isGiven else { throw UsageError("--mode pv: give the kernel to start with --kernel") }
     guard let path = kernel.kernel else {
       throw UsageError("--initrd and --append go with --kernel: give the kernel, too")
     }

@@ -31,7 +31,7 @@ extension VMRunCommand {
     func address(_ index: Int) -> MACAddress { MACAddress(machine: name, index: index) }
     guard !network.net.isEmpty else {
       let card = NetworkCard.standard(for: machine.mode)
-      guard registry.model(named: card.deviceModel) != nil else { return [] }
+      guard registry.model(named: card.deviceModel(in: machine.mode)) != nil else { return [] }
       return [NetworkSpec(id: "net0", endpoint: .user(forwards: []), mac: address(0), isDefault: true)]
     }
     var networks: [NetworkSpec] = []

@@ -105,7 +105,8 @@ struct NetworkOptions: ParsableArguments {
 struct ConsoleOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp(
-      "Connect the next serial port, up to four: stdio, file:PATH, unix:PATH, pty or null. (default: stdio)",
+      "Connect the next serial port, up to four: stdio, file:PATH, unix:PATH, pty or null; or none for no port."
+        + " (default: stdio)",
       valueName: "endpoint"),
     completion: .list(["stdio", "file:", "unix:", "pty", "null"]))
   var serial: [String] = []
@@ -125,6 +126,9 @@ struct RunOptions: ParsableArguments {
 
   @Option(help: "Isolation of the device process; strict fails where the host lacks a layer.")
   var sandbox: SandboxLevel = .on
+
+  @Flag(help: "Report the microseconds of each step up to the guest's first instruction on standard error.")
+  var timing = false
 
   @Flag(help: "Print the sandbox's system call policies.")
   var sandboxPolicy = false

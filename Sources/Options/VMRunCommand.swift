@@ -43,11 +43,10 @@ public struct VMRunCommand: ParsableCommand {
 
   /// The machine that the user described, with the devices that `--device` names and none of the board's own.
   public func machineSpec(registry: Registry) throws(UsageError) -> MachineSpec {
-    guard machine.mode != .pv else {
-      throw UsageError("--mode", machine.mode.rawValue, "not yet; this version runs --mode hvm and --mode pvhvm")
-    }
+    if machine.mode == .pv { try checkWithoutFirmware() }
     let isEmpty =
       images.isEmpty && disks.disk.isEmpty && disks.cdrom.isEmpty && disks.firmware == nil && machine.device.isEmpty
+      && kernel.kernel == nil
     guard !isEmpty else {
       throw UsageError("no disk image given; try 'vmrun disk.img' or 'vmrun --cdrom install.iso', or 'vmrun --help'")
     }
@@ -57,12 +56,22 @@ public struct VMRunCommand: ParsableCommand {
       blocks: try blocks(), characters: try characters(), networks: try networks(registry), vsock: try vsock(),
       reboot: !run.noReboot,
       timeout: try timeout(),
-      sandbox: run.sandbox, screenText: try path("--screen-text", console.screenText), trace: try trace())
+      sandbox: run.sandbox, screenText: try path("--screen-text", console.screenText), trace: try trace(),
+      timing: run.timing)
     if let firmware = try path("--firmware", disks.firmware) { spec.firmware = firmware }
     spec.boot = try boot()
     if let order = disks.boot { spec.bootOrder = try bootOrder(order) }
     spec.devices = try devices(registry, spec)
     return spec
+  }
+
+  /// What concerns a firmware or a display has no place in mode pv.
+  private func checkWithoutFirmware() throws(UsageError) {
+    let given = [("--firmware", disks.firmware), ("--boot", disks.boot), ("--screen-text", console.screenText)]
+    for (flag, value) in given {
+      guard let value else { continue }
+      throw UsageError(flag, value, "mode pv has no \(flag == "--screen-text" ? "display" : "firmware"); leave it out")
+    }
   }
 
   private func cpus() throws(UsageError) -> Int {
@@ -203,10 +212,12 @@ public struct VMRunCommand: ParsableCommand {
     guard console.serial.count <= 4 else {
       throw UsageError("--serial: given \(console.serial.count) times; the board has four serial ports")
     }
+    if console.serial == ["none"] { return [] }
     var endpoints: [CharacterEndpoint] = []
     for text in console.serial {
       guard let endpoint = CharacterEndpoint(text) else {
-        throw UsageError("--serial", text, "must be stdio, file:PATH, unix:PATH, pty or null")
+        guard text != "none" else { throw UsageError("--serial none: takes no other --serial beside it") }
+        throw UsageError("--serial", text, "must be stdio, file:PATH, unix:PATH, pty or null; or none for no port")
       }
       if endpoint != .pty, endpoint != .null, endpoints.contains(endpoint) {
         throw UsageError("--serial", text, "is taken by another serial port")

@@ -23,6 +23,8 @@ struct Handoff: Codable, Sendable {
   /// What is started in place of firmware, or by it; nil: nothing. The kernel's descriptor, where one is given, and one
   /// for each ramdisk follow the files.
   var boot: Boot?
+  /// When the launcher began, where each step is to be timed.
+  var timing: UInt64?
   /// How to put the terminal back when the launcher was killed: its descriptor is the last.
   var terminal: [UInt8]?
 

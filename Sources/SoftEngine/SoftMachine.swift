@@ -25,21 +25,26 @@ public final class SoftMachine: VirtualMachine {
   public static let tscFrequency: UInt64 = 1_000_000_000
 
   /// A machine of up to `vcpus` processors of a model, whose time starts now.
-  public convenience init(vcpus: Int, model: CPUModel = .max, trace: Trace? = nil) throws(EngineFailure) {
+  /// - Parameter hasLegacyChips: there are an 8259A pair and an 8254.
+  public convenience init(
+    vcpus: Int, model: CPUModel = .max, hasLegacyChips: Bool = true, trace: Trace? = nil
+  ) throws(EngineFailure) {
     let start = monotonicNanoseconds()
-    try self.init(vcpus: vcpus, model: model, trace: trace) { monotonicNanoseconds() &- start }
+    try self.init(vcpus: vcpus, model: model, hasLegacyChips: hasLegacyChips, trace: trace) {
+      monotonicNanoseconds() &- start
+    }
   }
 
   /// `clock` is guest time in nanoseconds, never set back.
   init(
-    vcpus: Int, model: CPUModel, trace: Trace?, clock: @escaping @Sendable () -> UInt64
+    vcpus: Int, model: CPUModel, hasLegacyChips: Bool = true, trace: Trace?, clock: @escaping @Sendable () -> UInt64
   ) throws(EngineFailure) {
     let cpus = Peers()
     let events: EventThread
     do throws(SystemError) { events = try EventThread() } catch { throw EngineFailure(reason: "\(error)") }
     controllers = InterruptControllers(
       vcpus: vcpus, tscFrequency: Self.tscFrequency,
-      physicalAddressBits: CPUIdentity.physicalAddressBits, clock: clock,
+      physicalAddressBits: CPUIdentity.physicalAddressBits, hasLegacyChips: hasLegacyChips, clock: clock,
       notifications: .init(
         kick: { cpus.attend($0, Attention.interrupt) }, rearm: { _ in events.rearm() },
         endOfInterrupt: { events.endOfInterrupt($0) }))

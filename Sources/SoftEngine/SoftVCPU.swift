@@ -337,6 +337,11 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
       return .mmioRead(address: address, width: width, data: buffer)
     case LeaveReason.deviceWrite:
       if ring(.memory(address)) { return nil }
+      if width == 4,
+        ring(.register(address, value: UInt32(truncatingIfNeeded: state.pointee.device_data)))
+      {
+        return nil
+      }
       pending = LeaveReason.deviceWrite
       buffer.storeBytes(of: state.pointee.device_data, as: UInt64.self)
       return .mmioWrite(address: address, width: width, data: buffer)

@@ -88,7 +88,7 @@ final class StubModels: Sendable {
   }
 
   @Test func putsTheBoardFirstWithDefaults() throws {
-    let resolved = try HVM.resolve(MachineSpec(), registry: registry)
+    let resolved = try Recipe.resolve(MachineSpec(), registry: registry)
     #expect(
       resolved.devices.map(\.model) == [
         "i440fx", "piix3", "piix3-ide", "piix4-pm", "std-vga", "mc146818", "i8042", "hpet", "fw-cfg", "debugcon",
@@ -99,7 +99,7 @@ final class StubModels: Sendable {
 
   @Test func givesEverySerialConnectionItsPort() throws {
     let spec = MachineSpec(characters: (0..<4).map { CharacterSpec(id: "serial\($0)", endpoint: .null) })
-    let ports = try HVM.resolve(spec, registry: registry).devices.filter { $0.model == "isa-serial" }
+    let ports = try Recipe.resolve(spec, registry: registry).devices.filter { $0.model == "isa-serial" }
     #expect(ports.map { $0.integer("iobase") } == [0x3F8, 0x2F8, 0x3E8, 0x2E8])
     #expect(ports.map { $0.integer("irq") } == [4, 3, 4, 3])
     #expect(ports.map { $0.string("chardev") } == ["serial0", "serial1", "serial2", "serial3"])
@@ -112,7 +112,7 @@ final class StubModels: Sendable {
         DeviceSpec(
           model: "debugcon", id: "debug", properties: ["iobase": .integer(0xE9), "chardev": .string("serial1")])
       ])
-    let resolved = try HVM.resolve(spec, registry: registry)
+    let resolved = try Recipe.resolve(spec, registry: registry)
     #expect(resolved.devices.filter { $0.model == "isa-serial" }.map(\.id) == ["com1"])
     #expect(resolved.devices.last?.id == "debug")
   }
@@ -127,7 +127,7 @@ final class StubModels: Sendable {
       model: "e1000", id: "addressed", properties: ["netdev": .string("net2"), "mac": .string("52:54:00:00:00:07")])
     let networks = [network("net0"), network("net1"), network("net2")]
     let spec = MachineSpec(networks: networks, devices: [mine, addressed])
-    let cards = try HVM.resolve(spec, registry: registry).devices.filter { $0.model == "e1000" }
+    let cards = try Recipe.resolve(spec, registry: registry).devices.filter { $0.model == "e1000" }
     #expect(Set(cards.map(\.id)) == ["nic-net0", "mine", "addressed"])
     func address(_ id: String) -> String? { cards.first { $0.id == id }?.string("mac") }
     #expect(cards.first { $0.id == "nic-net0" }?.string("netdev") == "net0")
@@ -144,7 +144,7 @@ final class StubModels: Sendable {
       (MachineSpec(devices: [card]), "netdev=net0 is not there (there are none): add it with --net"),
       (MachineSpec(networks: [network("net0"), network("net0")]), "two networks are called net0"),
     ] {
-      let error = #expect(throws: BoardError.self) { try HVM.resolve(spec, registry: registry) }
+      let error = #expect(throws: BoardError.self) { try Recipe.resolve(spec, registry: registry) }
       #expect(error?.description.contains(advice) == true, "\(String(describing: error))")
     }
   }
@@ -165,7 +165,7 @@ final class StubModels: Sendable {
       (["cdrom0", "cdrom1", "cdrom2"], ["cdrom0 ide-cd ide.1 0", "cdrom1 ide-cd ide.1 1", "cdrom2 ide-cd ide.0 1"]),
     ] as [([String], [String])])
   func placesDrives(blocks: [String], expected: [String]) throws {
-    #expect(places(try HVM.resolve(MachineSpec(blocks: blocks.map(disk)), registry: registry)) == expected)
+    #expect(places(try Recipe.resolve(MachineSpec(blocks: blocks.map(disk)), registry: registry)) == expected)
   }
 
   @Test func usersPlacesComeFirst() throws {
@@ -176,7 +176,7 @@ final class StubModels: Sendable {
         drive("half", "disk2", ["bus": .string("ide.0")]),
       ])
     #expect(
-      places(try HVM.resolve(spec, registry: registry)) == [
+      places(try Recipe.resolve(spec, registry: registry)) == [
         "disk0 ide-hd ide.1 0", "disk1 ide-hd ide.0 0", "disk2 ide-hd ide.0 1",
       ])
   }
@@ -237,7 +237,7 @@ final class StubModels: Sendable {
       ),
     ] as [(MachineSpec, String)])
   func errorsNameTheFix(spec: MachineSpec, expected: String) throws {
-    let error = try #require(throws: BoardError.self) { try HVM.resolve(spec, registry: registry) }
+    let error = try #require(throws: BoardError.self) { try Recipe.resolve(spec, registry: registry) }
     #expect(error.description.contains(expected), "\(error)")
   }
 }
@@ -247,25 +247,25 @@ final class StubModels: Sendable {
 
   /// Resolves and assembles a machine on a fake board, and returns what its firmware is told.
   private func firmware(_ spec: MachineSpec) throws -> FirmwareFiles.Contents {
-    let resolved = try HVM.resolve(spec, registry: stubs.registry)
+    let resolved = try Recipe.resolve(spec, registry: stubs.registry)
     let fake = FakeBoard()
-    _ = try HVM.assemble(resolved, registry: stubs.registry, on: fake.board)
+    _ = try Recipe.assemble(resolved, registry: stubs.registry, on: fake.board)
     return fake.board.firmware.snapshot
   }
 
   @Test func makesDevicesInOrderThenResetsThem() throws {
-    let resolved = try HVM.resolve(MachineSpec(blocks: [.init(id: "disk0", path: "/")]), registry: stubs.registry)
-    let devices = try HVM.assemble(resolved, registry: stubs.registry, on: FakeBoard().board)
+    let resolved = try Recipe.resolve(MachineSpec(blocks: [.init(id: "disk0", path: "/")]), registry: stubs.registry)
+    let devices = try Recipe.assemble(resolved, registry: stubs.registry, on: FakeBoard().board)
     let ids = resolved.devices.map(\.id)
     #expect(devices.map(\.id) == ids)
     #expect(stubs.log == ids.map { "make \($0)" } + ids.map { "reset \($0)" })
   }
 
   @Test func namesTheDeviceThatCannotBeMade() throws {
-    let spec = try HVM.resolve(
+    let spec = try Recipe.resolve(
       MachineSpec(devices: [.init(model: "testdev", id: "t1")]), registry: stubs.registry)
     #expect(throws: BoardError("device t1 (testdev): port taken")) {
-      try HVM.assemble(spec, registry: stubs.registry, on: FakeBoard().board)
+      try Recipe.assemble(spec, registry: stubs.registry, on: FakeBoard().board)
     }
   }
 
@@ -323,7 +323,7 @@ final class StubModels: Sendable {
       devices: [("disk1", UInt64(5)), ("disk2", 2)].map {
         .init(model: "ide-hd", id: "my-" + $0.0, properties: ["drive": .string($0.0), "bootindex": .integer($0.1)])
       })
-    let resolved = try HVM.resolve(spec, registry: stubs.registry)
+    let resolved = try Recipe.resolve(spec, registry: stubs.registry)
     // disk0 has no device of the user's and takes the first place.
     #expect(
       try HVM.bootPaths(resolved, stubs.registry)
@@ -351,9 +351,9 @@ final class StubModels: Sendable {
 
   @Test func acpiShowsTheDevicesOfTheMachine() throws {
     let spec = MachineSpec(cpus: 2, memory: 5 << 30, characters: [.init(id: "serial1", endpoint: .null)])
-    let resolved = try HVM.resolve(spec, registry: stubs.registry)
+    let resolved = try Recipe.resolve(spec, registry: stubs.registry)
     #expect(
-      ACPIMachine(resolved, layout: try HVM.layout(resolved))
+      ACPIMachine(resolved, layout: try Recipe.layout(resolved))
         == ACPIMachine(
           cpus: 2, pciHole: 0xC000_0000..<0xFEC0_0000, serialPorts: [.init(base: 0x2F8, irq: 3)], pvpanicPort: 0x505))
     let empty = ACPIMachine(MachineSpec(), layout: try PCMemoryLayout(memory: 1 << 30))
@@ -364,10 +364,10 @@ final class StubModels: Sendable {
   @Test func sumsUpWhatTheHostMustProvide() throws {
     let second = DeviceSpec(
       model: "std-vga", id: "second", properties: ["addr": .string("05.0"), "vgamem": .integer(1 << 20 + 1)])
-    let resolved = try HVM.resolve(MachineSpec(firmware: "/bios.bin", devices: [second]), registry: stubs.registry)
-    #expect(try HVM.requiredDeviceMemory(resolved, registry: stubs.registry) == (17 << 20) + 0x1000)
+    let resolved = try Recipe.resolve(MachineSpec(firmware: "/bios.bin", devices: [second]), registry: stubs.registry)
+    #expect(try Recipe.requiredDeviceMemory(resolved, registry: stubs.registry) == (17 << 20) + 0x1000)
     #expect(
-      try HVM.requiredFiles(resolved, registry: stubs.registry) == [
+      try Recipe.requiredFiles(resolved, registry: stubs.registry) == [
         "firmware": .init(path: "/bios.bin", package: "seabios"),
         "vgabios": .init(path: "/vgabios.bin", package: "seabios"),
       ])

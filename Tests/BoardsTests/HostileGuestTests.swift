@@ -41,7 +41,7 @@ private struct WholeMachine {
         "firmware": [UInt8](repeating: 0x90, count: 256 << 10), "vgabios": [UInt8](repeating: 0x55, count: 40 << 10),
       ])
     fake = FakeBoard(ramSize: 4 << 20, resources: resources)
-    devices = try HVM.assemble(try HVM.resolve(spec, registry: catalog), registry: catalog, on: fake.board)
+    devices = try Recipe.assemble(try Recipe.resolve(spec, registry: catalog), registry: catalog, on: fake.board)
   }
 
   func reset() { for device in devices { device.reset() } }

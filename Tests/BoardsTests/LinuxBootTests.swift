@@ -57,7 +57,8 @@ import Testing
       entry: 0xFFFF_FFFF_8100_0040,
       [
         .init(
-          address: 0x100_0000, virtual: 0xFFFF_FFFF_8100_0000, contents: [UInt8](repeating: 0xF4, count: 256), size: 4096)
+          address: 0x100_0000, virtual: 0xFFFF_FFFF_8100_0000, contents: [UInt8](repeating: 0xF4, count: 256),
+          size: 4096)
       ])
     let plan = try Kernels.plan(kernel, Kernels.machine())
     guard case .long(let rip, _, _, _) = plan.start else { throw BootError("\(plan.start)") }

@@ -128,7 +128,9 @@ import struct X86.CPUModel
   /// The command line and the one line that it is answered with, under status 64.
   @Test(arguments: [
     ("", "no disk image given; try 'vmrun disk.img' or 'vmrun --cdrom install.iso', or 'vmrun --help'"),
-    ("--mode pv a.img", "--mode pv: not yet; this version runs --mode hvm and --mode pvhvm"),
+    ("--mode pv --boot cdrom a.img", "--boot cdrom: mode pv has no firmware; leave it out"),
+    ("--mode pv --screen-text s a.img", "--screen-text s: mode pv has no display; leave it out"),
+    ("--serial none --serial null a.img", "--serial none: takes no other --serial beside it"),
     (
       "--mode hmv a.img",
       "the value 'hmv' is invalid for '--mode <mode>'. Please provide one of 'hvm', 'pv' or 'pvhvm'; see 'vmrun --help'"
@@ -184,8 +186,8 @@ import struct X86.CPUModel
       "--disk a.img,cache=fast",
       "--disk a.img: a disk option 'cache' is 'fast'; it must be writeback, writethrough, none or unsafe"
     ),
-    ("--serial tcp:1 a.img", "--serial tcp:1: must be stdio, file:PATH, unix:PATH, pty or null"),
-    ("--serial file: a.img", "--serial file:: must be stdio, file:PATH, unix:PATH, pty or null"),
+    ("--serial tcp:1 a.img", "--serial tcp:1: must be stdio, file:PATH, unix:PATH, pty or null; or none for no port"),
+    ("--serial file: a.img", "--serial file:: must be stdio, file:PATH, unix:PATH, pty or null; or none for no port"),
     ("--serial stdio --serial stdio a.img", "--serial stdio: is taken by another serial port"),
     ("--serial file:l --serial file:l a.img", "--serial file:l: is taken by another serial port"),
     (

@@ -104,6 +104,20 @@ struct SoftMachineTests {
     #expect(memory.drain() == 1)
   }
 
+  @Test func doorbellsOfOneRegisterAreToldApartByValue() throws {
+    // mov dword [B800:0], 7 by way of EAX, then 8; out E1h, al.
+    let store: [UInt8] = [0x66, 0x26, 0xA3, 0, 0]
+    let tiny = try Tiny(
+      [0xB8, 0x00, 0xB8, 0x8E, 0xC0, 0x66, 0xB8, 7, 0, 0, 0] + store + [0x66, 0xB8, 8, 0, 0, 0] + store
+        + [0xE6, 0xE1])
+    let bells = [try SharedEvent(), try SharedEvent()]
+    for (index, bell) in bells.enumerated() {
+      try tiny.machine.connect(doorbell: .register(0xB_8000, value: 7 + UInt32(index)), event: bell.event)
+    }
+    #expect(tiny.nextPort() == 0xE1)
+    #expect(bells.map { $0.event.drain() } == [1, 1])
+  }
+
   @Test func doorbellThatHasMovedTakesNoWritesAtItsOldPlace() throws {
     let tiny = try Tiny([0xE6, 0xE8, 0xE6, 0xE9, 0xE6, 0xE1])
     let bell = try EventDescriptor()

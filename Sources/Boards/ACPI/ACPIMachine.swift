@@ -25,15 +25,23 @@ extension ACPIMachine {
     let models = Set(spec.devices.map(\.model))
     cpus = spec.cpus
     pciHole = UInt32(truncatingIfNeeded: layout.pciHole.lowerBound)..<UInt32(truncatingIfNeeded: PCMemoryLayout.ioAPIC)
-    serialPorts = spec.devices.filter { $0.model == "isa-serial" }.compactMap { device in
-      guard let base = device.integer("iobase"), let irq = device.integer("irq"), irq < 16 else { return nil }
-      return SerialPort(base: UInt16(truncatingIfNeeded: base), irq: Int(irq))
-    }
+    serialPorts = Self.serialPorts(spec)
     hasKeyboardController = models.contains("i8042")
     hasRTC = models.contains("mc146818")
     hasHPET = models.contains("hpet")
     hasFWCfg = models.contains("fw-cfg")
-    pvpanicPort = spec.devices.first { $0.model == "pvpanic" }?.integer("iobase").map(UInt16.init(truncatingIfNeeded:))
+    pvpanicPort = Self.pvpanicPort(spec)
+  }
+
+  static func serialPorts(_ spec: MachineSpec) -> [SerialPort] {
+    spec.devices.filter { $0.model == "isa-serial" }.compactMap { device in
+      guard let base = device.integer("iobase"), let irq = device.integer("irq"), irq < 16 else { return nil }
+      return SerialPort(base: UInt16(truncatingIfNeeded: base), irq: Int(irq))
+    }
+  }
+
+  static func pvpanicPort(_ spec: MachineSpec) -> UInt16? {
+    spec.devices.first { $0.model == "pvpanic" }?.integer("iobase").map(UInt16.init(truncatingIfNeeded:))
   }
 }
 

@@ -132,7 +132,7 @@ enum DSDT {
   }
 
   /// A device with fixed resources; a hidden one is left out of the operating system's lists of devices.
-  private static func device(
+  static func device(
     _ name: AML.NameString, _ hardwareID: AML, uid: UInt64? = nil, hidden: Bool = false,
     _ resources: [ResourceDescriptor], _ terms: [AML] = []
   ) -> AML {
@@ -144,7 +144,7 @@ enum DSDT {
   }
 
   /// The pvpanic device with the two methods its specification names.
-  private static func pvpanic(_ port: UInt16) -> AML {
+  static func pvpanic(_ port: UInt16) -> AML {
     device(
       "PEVT", .string("QEMU0001"), hidden: true, [.io(port, count: 1)],
       [

@@ -44,6 +44,17 @@ struct ResourceDescriptor: Sendable, Equatable {
     large(Tag.memory32Fixed, [0] + base.littleEndianBytes + size.littleEndianBytes)
   }
 
+  /// A fixed range of memory that is written too (§6.4.3.4).
+  static func memory32Fixed(_ base: UInt32, size: UInt32) -> ResourceDescriptor {
+    large(Tag.memory32Fixed, [1] + base.littleEndianBytes + size.littleEndianBytes)
+  }
+
+  /// An input of the I/O APIC, edge-triggered, active high and not shared (§6.4.3.6).
+  static func edgeInterrupt(_ number: UInt32) -> ResourceDescriptor {
+    let consumerEdgeHighExclusive: UInt8 = 0x03
+    return large(Tag.extendedInterrupt, [consumerEdgeHighExclusive, 1] + number.littleEndianBytes)
+  }
+
   /// Interrupts the device may use, level-triggered, active high and shared (§6.4.3.6).
   static func sharedInterrupts(_ numbers: [UInt32]) -> ResourceDescriptor {
     let consumerLevelHighShared: UInt8 = 0x09

@@ -31,7 +31,7 @@ struct ELFImage: Sendable, Equatable {
 
   private enum Machine {
     static let i386: UInt16 = 3
-    static let x86_64: UInt16 = 62
+    static let amd64: UInt16 = 62
   }
 
   /// XEN_ELFNOTE_PHYS32_ENTRY.
@@ -49,7 +49,7 @@ struct ELFImage: Sendable, Equatable {
       throw BootError("this ELF file is for a big-endian machine, and the guest is an x86-64 PC")
     }
     let machine: UInt16 = head.integer(18)
-    guard machine == Machine.i386 || machine == Machine.x86_64 else {
+    guard machine == Machine.i386 || machine == Machine.amd64 else {
       throw BootError("this kernel is for \(Self.name(machine)), and the guest is an x86-64 PC")
     }
     let type: UInt16 = head.integer(16)

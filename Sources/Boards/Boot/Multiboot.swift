@@ -164,7 +164,9 @@ struct Multiboot1: Sendable {
   /// The information structure, and behind it what it points to (§3.3).
   private func information(_ machine: BootMachine, _ modules: [Range<UInt64>]) -> [UInt8] {
     var bytes = [UInt8](repeating: 0, count: Information.size)
-    func put(_ offset: Int, _ value: UInt32) { bytes.replaceSubrange(offset..<offset + 4, with: value.littleEndianBytes) }
+    func put(_ offset: Int, _ value: UInt32) {
+      bytes.replaceSubrange(offset..<offset + 4, with: value.littleEndianBytes)
+    }
     func append(_ more: [UInt8]) -> UInt32 {
       while bytes.count % 8 != 0 { bytes.append(0) }
       defer { bytes += more }

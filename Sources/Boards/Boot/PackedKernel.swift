@@ -37,7 +37,8 @@ extension LinuxKernel {
   }
 
   /// Starts the unpacked kernel at its own entry. Nil: it is not laid out so that it can be put into place.
-  func plan(_ machine: BootMachine, unpacked image: ELFImage, from packed: PackedKernel) throws(BootError) -> BootPlan? {
+  func plan(_ machine: BootMachine, unpacked image: ELFImage, from packed: PackedKernel) throws(BootError) -> BootPlan?
+  {
     let staging = packed.address..<packed.address + UInt64(packed.unpackedCount)
     let entry = image.physicalEntry
     let kernel =

@@ -34,11 +34,9 @@ public final class VirtioEntropy: VirtioDevice, @unchecked Sendable {
     return worked
   }
 
-  /// `virtio-rng-pci`.
-  public static let model = DeviceModel(
-    name: "virtio-rng-pci", summary: "virtio entropy device with the host's random numbers", bus: .pci,
-    options: VirtioPCIDevice.options
-  ) { (id, properties, board) throws(DeviceError) in
-    try VirtioPCIDevice.attach(try VirtioEntropy(id: id, board: board), properties, to: board)
+  public static let model = VirtioModel(
+    name: "virtio-rng", summary: "virtio entropy device with the host's random numbers"
+  ) { (id, _, board) throws(DeviceError) in
+    try VirtioEntropy(id: id, board: board)
   }
 }

@@ -44,3 +44,23 @@ public struct VirtioKind: Sendable, Equatable {
     self.pciClass = pciClass
   }
 }
+
+/// 64 bits in registers of 32: half 0 is the low one, half 1 the high one; there are no others (virtio 1.2 §4.1.4.3,
+/// §4.2.2).
+extension UInt64 {
+  func half(_ select: UInt32) -> UInt32 {
+    switch select {
+    case 0: UInt32(truncatingIfNeeded: self)
+    case 1: UInt32(truncatingIfNeeded: self >> 32)
+    default: 0
+    }
+  }
+
+  func replacingHalf(_ select: UInt32, with value: UInt32) -> UInt64 {
+    switch select {
+    case 0: self & ~0xFFFF_FFFF | UInt64(value)
+    case 1: self & 0xFFFF_FFFF | UInt64(value) << 32
+    default: self
+    }
+  }
+}

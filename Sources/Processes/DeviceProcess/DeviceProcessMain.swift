@@ -55,6 +55,8 @@ private final class DeviceMachine: Sendable {
   private static let outputGrace: UInt64 = 1_000_000_000
 
   init(_ handoff: Handoff, _ descriptors: [CInt], channel: Channel) throws {
+    let timing = handoff.timing.map { Timing(process: "devices", start: $0) }
+    timing?.step("configured")
     let fixed = Handoff.fixedDescriptors
     guard descriptors.count >= fixed else {
       throw SystemError("recvmsg", "too few descriptors", errno: ErrorNumber.invalid)
@@ -83,6 +85,7 @@ private final class DeviceMachine: Sendable {
       try SystemCallFilter(try BuiltInPolicy.device.policy()).install(on: .process)
     }
 
+    timing?.step("sandbox closed")
     interrupts = try InterruptEvents(channel: channel, page: page)
     resources = try DeviceResources(handoff, descriptors[fixed...], rings: rings, channel: channel)
     let timers = TimerThread()
@@ -104,9 +107,12 @@ private final class DeviceMachine: Sendable {
       resources: resources, workers: workers, deviceMemory: deviceMemory.bytes)
     ports = board.ports
     mmio = board.mmio
-    devices = try HVM.assemble(handoff.spec, registry: catalog, on: board)
-    boot = try Self.boot(handoff, resources, layout).map { DirectBoot($0, memory: guestMemory) }
+    devices = try Recipe.assemble(handoff.spec, registry: catalog, on: board)
+    timing?.step("devices made")
+    boot = try Self.boot(handoff, resources).map { DirectBoot($0, memory: guestMemory) }
     try boot?.load(isFresh: true, channel: channel)
+    if boot != nil { timing?.step("kernel loaded") }
+    timing?.total("devices")
     resources.closeFiles()
     try timers.run(queue)
     try workers.start()
@@ -121,11 +127,11 @@ private final class DeviceMachine: Sendable {
   }
 
   /// The kernel to be loaded; nil: firmware starts the machine.
-  private static func boot(
-    _ handoff: Handoff, _ resources: DeviceResources, _ layout: PCMemoryLayout
-  ) throws -> KernelLoader? {
-    guard let boot = handoff.boot, boot.hasKernel, let kernel = resources.bootFiles.first else { return nil }
-    let machine = BootMachine(layout: layout, arguments: handoff.spec.boot?.arguments ?? "")
+  private static func boot(_ handoff: Handoff, _ resources: DeviceResources) throws -> KernelLoader? {
+    let arguments = handoff.spec.boot?.arguments ?? ""
+    guard let boot = handoff.boot, boot.hasKernel, let kernel = resources.bootFiles.first,
+      let machine = try Recipe.bootMachine(handoff.spec, arguments: arguments)
+    else { return nil }
     return KernelLoader(
       kernel: kernel, ramdisks: Array(resources.bootFiles.dropFirst()), machine: machine,
       unpacks: boot.unpacks)

@@ -137,6 +137,7 @@ final class WorkerThreads: DeviceWorkers {
         case nil: nil
         case .port(let port): .port(port)
         case .memory(let address): .memory(address)
+        case .register(let address, let value): .register(address, value: value)
         }
       page.connections.place(doorbell: index, at: shared)
       page.raiseAttention()

@@ -91,6 +91,7 @@ final class Connections<Machine: VirtualMachine>: Sendable {
         case nil: nil
         case .port(let port): .port(port)
         case .memory(let address): .memory(address)
+        case .register(let address, let value): .register(address, value: value)
         }
       guard place != bell.place else { continue }
       if let old = bell.place { try? machine.disconnect(doorbell: old, event: bell.event.event) }

@@ -9,28 +9,30 @@ import Sandbox
 /// process. Mappings live as long as the machine.
 final class MachineMemory: Sendable {
   let layout: PCMemoryLayout
-  let placement: FirmwarePlacement
+  /// nil: there is no firmware.
+  let placement: FirmwarePlacement?
   let ramFile: Descriptor
   let pageFile: Descriptor
   let deviceFile: Descriptor
   let ram: Mapping
+  /// A page that nobody sees where there is none.
   let firmware: Mapping
   let device: Mapping
   let page: MachinePage
 
   init(_ spec: MachineSpec, registry: Registry) throws {
     layout = try PCMemoryLayout(memory: spec.memory)
-    let image = try Self.firmware(spec.firmware)
+    let image = spec.mode == .pv ? [] : try Self.firmware(spec.firmware)
     do throws(MemoryLayoutError) {
-      placement = try FirmwarePlacement(size: UInt64(image.count))
+      placement = spec.mode == .pv ? nil : try FirmwarePlacement(size: UInt64(image.count))
     } catch {
       throw LaunchError("\(spec.firmware): \(error)")
     }
-    firmware = try Mapping(anonymous: image.count)
+    firmware = try Mapping(anonymous: max(image.count, 4096))
     firmware.bytes.copyBytes(from: image)
     ramFile = try Descriptor.memory(named: "vmrun-ram", size: spec.memory, isSealed: true)
     ram = try Mapping(sharing: ramFile, count: Int(spec.memory))
-    let deviceSize = max(4096, try HVM.requiredDeviceMemory(spec, registry: registry))
+    let deviceSize = max(4096, try Recipe.requiredDeviceMemory(spec, registry: registry))
     deviceFile = try Descriptor.memory(named: "vmrun-devices", size: deviceSize, isSealed: true)
     device = try Mapping(sharing: deviceFile, count: Int(deviceSize))
     pageFile = try Descriptor.memory(
@@ -46,13 +48,13 @@ final class MachineMemory: Sendable {
     }
   }
 
-  /// Guest RAM and firmware where the guest sees them, but for the first megabyte from the VGA window on, which
+  /// Guest RAM and firmware where the guest sees them, but for a PC's first megabyte from the VGA window on, which
   /// devices arrange.
   var fixedMappings: [HostMapping] {
     var result: [HostMapping] = []
     for region in layout.ram {
       let host = ram.base + Int(region.fileOffset)
-      guard region.guestAddress == 0 else {
+      guard region.guestAddress == 0, placement != nil else {
         result.append(
           HostMapping(guestAddress: region.guestAddress, size: region.size, host: host, readOnly: false))
         continue
@@ -63,8 +65,10 @@ final class MachineMemory: Sendable {
       result.append(
         HostMapping(guestAddress: high, size: region.size - high, host: host + Int(high), readOnly: false))
     }
-    result.append(
-      HostMapping(guestAddress: placement.base, size: placement.size, host: firmware.base, readOnly: true))
+    if let placement {
+      result.append(
+        HostMapping(guestAddress: placement.base, size: placement.size, host: firmware.base, readOnly: true))
+    }
     return result
   }
 
@@ -75,7 +79,9 @@ final class MachineMemory: Sendable {
       let start = Int(region.fileOffset + (address - region.guestAddress))
       return Array(ram.bytes[start..<start + Int(available)])
     }
-    guard address >= placement.base, address - placement.base < placement.size else { return [] }
+    guard let placement, address >= placement.base, address - placement.base < placement.size else {
+      return []
+    }
     let start = Int(address - placement.base)
     return Array(firmware.bytes[start..<min(start + count, firmware.count)])
   }

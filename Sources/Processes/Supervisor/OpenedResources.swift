@@ -51,7 +51,7 @@ struct OpenedResources: ~Copyable {
       add(try listenAt(vsock.path, "--vsock"))
       temporaryPaths.append(vsock.path)
     }
-    for (name, file) in try HVM.requiredFiles(spec, registry: registry).sorted(by: { $0.key < $1.key }) {
+    for (name, file) in try Recipe.requiredFiles(spec, registry: registry).sorted(by: { $0.key < $1.key }) {
       do throws(SystemError) {
         add(try Descriptor.open(file.path, .readOnly))
       } catch {

@@ -16,13 +16,15 @@ final class RunningMachine<Machine: VirtualMachine>: Sendable {
   private let gate: VCPUGate
   private let threads: [VCPUThread<Machine>]
   private let startPlace: StartPlace
+  private let timing: Timing?
   /// What vCPU threads may ask of the kernel; nil without a sandbox.
   private let filter: SystemCallFilter?
 
   /// How long vCPUs may take to stop for a reset: they may be waiting for a device.
   static var patience: UInt64 { 10_000_000_000 }
 
-  init(_ machine: Machine, spec: MachineSpec, memory: MachineMemory) throws {
+  init(_ machine: Machine, spec: MachineSpec, memory: MachineMemory, timing: Timing?) throws {
+    self.timing = timing
     self.machine = machine
     self.memory = memory
     reports = try VCPUReports()
@@ -77,7 +79,16 @@ final class RunningMachine<Machine: VirtualMachine>: Sendable {
     if filter != nil { try Violation.report(to: violations.word, notify: violations.event.raw) }
     try threads.first?.cpu.begin(at: startPlace.state)
     try machine.start { [self] in confine("the engine") }
-    for (index, thread) in threads.enumerated() { try thread.start { [self] in confine("vCPU \(index)") } }
+    for (index, thread) in threads.enumerated() {
+      try thread.start { [self] in
+        guard confine("vCPU \(index)") else { return false }
+        if index == 0 {
+          timing?.step("the guest's first instruction is next")
+          timing?.total("launcher")
+        }
+        return true
+      }
+    }
   }
 
   /// Puts the calling thread under the policy; false: the machine is told that it cannot be.

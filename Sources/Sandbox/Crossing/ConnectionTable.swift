@@ -16,6 +16,8 @@ public struct SharedRoute: Sendable, Equatable {
 public enum SharedDoorbell: Sendable, Equatable {
   case port(UInt16)
   case memory(UInt64)
+  /// A write of 32 bits with this value.
+  case register(UInt64, value: UInt32)
 }
 
 /// The part of the machine page that says where message interrupts go and where doorbells are.
@@ -40,8 +42,9 @@ public final class ConnectionTable: @unchecked Sendable {
 
   private struct Bell: ~Copyable {
     let sequence = Atomic<UInt32>(0)
-    /// 0: nowhere, 1: a port, 2: memory.
+    /// 0: nowhere, 1: a port, 2: memory, 3: memory and a value.
     let kind = Atomic<UInt32>(0)
+    let value = Atomic<UInt32>(0)
     let address = Atomic<UInt64>(0)
   }
 
@@ -104,16 +107,18 @@ public final class ConnectionTable: @unchecked Sendable {
   /// Moves a doorbell or takes it away; one writer for each at a time. The caller raises the page's attention.
   public func place(doorbell index: Int, at place: SharedDoorbell?) {
     guard 0..<Self.doorbellCount ~= index else { return }
-    let (kind, address): (UInt32, UInt64) =
+    let (kind, address, value): (UInt32, UInt64, UInt32) =
       switch place {
-      case nil: (0, 0)
-      case .port(let port): (1, UInt64(port))
-      case .memory(let address): (2, address)
+      case nil: (0, 0, 0)
+      case .port(let port): (1, UInt64(port), 0)
+      case .memory(let address): (2, address, 0)
+      case .register(let address, let value): (3, address, value)
       }
     let slot = bells + index
     slot.pointee.sequence.wrappingAdd(1, ordering: .sequentiallyConsistent)
     slot.pointee.kind.store(kind, ordering: .relaxed)
     slot.pointee.address.store(address, ordering: .relaxed)
+    slot.pointee.value.store(value, ordering: .relaxed)
     slot.pointee.sequence.wrappingAdd(1, ordering: .sequentiallyConsistent)
     header.pointee.changes.wrappingAdd(1, ordering: .sequentiallyConsistent)
   }
@@ -145,6 +150,7 @@ public final class ConnectionTable: @unchecked Sendable {
       return switch slot.pointee.kind.load(ordering: .relaxed) {
       case 1: .port(UInt16(truncatingIfNeeded: address))
       case 2: .memory(address)
+      case 3: .register(address, value: slot.pointee.value.load(ordering: .relaxed))
       default: nil
       }
     }

@@ -5,8 +5,9 @@ extension InterruptControllers {
   // MARK: Ports
 
   /// Whether a port is one of these chips': 8259A pair, ELCR, 8254, port 0x61, the coprocessor error's 0xF0.
-  public static func handles(port: UInt16) -> Bool {
-    switch port {
+  public func handles(port: UInt16) -> Bool {
+    guard hasLegacyChips else { return false }
+    return switch port {
     case 0x20, 0x21, 0xA0, 0xA1, 0x4D0, 0x4D1, 0x40...0x43, 0x61, FloatingPointError.port: true
     default: false
     }
@@ -215,7 +216,7 @@ extension InterruptControllers {
       change(vcpu, &outbox) { $0.reset() }
     }
     changeLegacy { chips, _, _ in
-      chips = LegacyControllers()
+      chips = LegacyControllers(hasPICs: hasLegacyChips)
       for index in 0..<4 { ioAPICVectors[index].store(0, ordering: .sequentiallyConsistent) }
     }
   }

@@ -59,7 +59,7 @@ public final class InterruptControllers: Sendable {
   }
 
   let processors: [Processor]
-  let legacy = Mutex(LegacyControllers())
+  let legacy: Mutex<LegacyControllers>
   /// The 8259A pair's INTR.
   let isINTRHigh = Atomic<Bool>(false)
   let legacyDeadline = Atomic<UInt64>(.max)
@@ -71,19 +71,23 @@ public final class InterruptControllers: Sendable {
   let arbitration = Atomic<Int>(0)
   let tscFrequency: UInt64
   let physicalAddressBits: Int
+  /// The 8259A pair and the 8254 are there.
+  let hasLegacyChips: Bool
   let clock: @Sendable () -> UInt64
   let notifications: Notifications
 
   /// `clock` is guest time in nanoseconds, never set back; `tscFrequency` is in hertz, not zero.
   public init(
-    vcpus: Int, tscFrequency: UInt64, physicalAddressBits: Int, clock: @escaping @Sendable () -> UInt64,
-    notifications: Notifications
+    vcpus: Int, tscFrequency: UInt64, physicalAddressBits: Int, hasLegacyChips: Bool = true,
+    clock: @escaping @Sendable () -> UInt64, notifications: Notifications
   ) {
     precondition((1...Self.maximumVCPUs).contains(vcpus) && tscFrequency > 0)
     processors = (0..<vcpus).map(Processor.init(id:))
     ioAPICVectors = InlineArray { _ in Atomic(0) }
     self.tscFrequency = tscFrequency
     self.physicalAddressBits = physicalAddressBits
+    self.hasLegacyChips = hasLegacyChips
+    legacy = Mutex(LegacyControllers(hasPICs: hasLegacyChips))
     self.clock = clock
     self.notifications = notifications
   }

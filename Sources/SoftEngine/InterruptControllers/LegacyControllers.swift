@@ -5,6 +5,8 @@ struct LegacyControllers: Sendable {
   /// Guest-made timer periods do not wake the host more often than this, in nanoseconds; their ticks are counted.
   static let minimumTickInterval: UInt64 = 200_000
 
+  /// Inputs reach the 8259A pair too; without it nothing programs the 8254 either.
+  let hasPICs: Bool
   var pics = I8259APair()
   var pit = I8254()
   var ioapic = IOAPIC()
@@ -17,6 +19,8 @@ struct LegacyControllers: Sendable {
   private(set) var isLegacyReplacement = false
   private var lastTick: UInt64 = 0
   private var floatingPointError = FloatingPointError()
+
+  init(hasPICs: Bool = true) { self.hasPICs = hasPICs }
 
   /// The I/O APIC pin of an input: IRQ 0 is on pin 2, where no other input is.
   static func pin(of input: Int) -> Int? { input == 2 ? nil : input == 0 ? 2 : input }
@@ -50,7 +54,7 @@ struct LegacyControllers: Sendable {
   }
 
   private mutating func drive(_ input: Int, _ level: Bool) -> IOAPIC.Request? {
-    if input < 16 { pics.setInput(input, level) }
+    if hasPICs, input < 16 { pics.setInput(input, level) }
     return Self.pin(of: input).flatMap { ioapic.setInput($0, level) }
   }
 

@@ -20,7 +20,7 @@ extension Executor {
 
   func portIn(_ port: UInt16, _ width: Int) throws(Fault) -> UInt64 {
     state.notePort(port, width)
-    if let controllers = state.context.pointee.controllers, InterruptControllers.handles(port: port) {
+    if let controllers = state.context.pointee.controllers, controllers.handles(port: port) {
       let value = UInt64(controllers.readPort(port, width: width))
       state.context.pointee.trace?.access(state, LeaveReason.portIn, UInt64(port), width, value)
       return value
@@ -31,7 +31,7 @@ extension Executor {
 
   func portOut(_ port: UInt16, _ value: UInt64, _ width: Int) throws(Fault) {
     state.notePort(port, width)
-    if let controllers = state.context.pointee.controllers, InterruptControllers.handles(port: port) {
+    if let controllers = state.context.pointee.controllers, controllers.handles(port: port) {
       state.context.pointee.trace?.access(state, LeaveReason.portOut, UInt64(port), width, value)
       return controllers.writePort(port, UInt32(truncatingIfNeeded: value), width: width)
     }

@@ -94,7 +94,7 @@ extension Executor {
     if state.pointee.device_done > 0 { return Int(state.pointee.device_items) }
     let isInput = i.operation == .ins
     guard isInput || i.operation == .outs, limit > 1, state.pointee.system_flags & RFLAGS.df == 0,
-      !InterruptControllers.handles(port: UInt16(truncatingIfNeeded: general(General.rdx)))
+      state.context.pointee.controllers?.handles(port: UInt16(truncatingIfNeeded: general(General.rdx))) != true
     else { return 1 }
     let offset = general(isInput ? General.rdi : General.rsi) & mask(Int(i.addressSize))
     let segment = isInput ? SegmentRegister.es : Int(i.segment)

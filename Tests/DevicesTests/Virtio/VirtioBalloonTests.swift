@@ -29,7 +29,7 @@ import Testing
     init(_ properties: [String: PropertyValue] = [:]) throws {
       let fake = FakeBoard(memory: ram?.memory)
       let values: [String: PropertyValue] = ["addr": .string("03.0"), "free-page-reporting": .boolean(true)]
-      let device = try VirtioBalloon.model.make(
+      let device = try VirtioBalloon.model.pci.make(
         "balloon", Properties(values.merging(properties) { _, given in given }), fake.board)
       card = try VirtioCard(fake, device)
     }

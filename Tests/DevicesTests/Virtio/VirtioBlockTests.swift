@@ -28,10 +28,10 @@ private struct Disk {
   ) throws {
     backend = MemoryBlockBackend(sectors: sectors, isReadOnly: isReadOnly)
     fake = FakeBoard(deviceMemorySize: 4096, resources: FakeResources(blocks: ["disk0": backend]))
-    let defaults = VirtioBlock.model.options.compactMap { option in option.defaultValue.map { (option.name, $0) } }
+    let defaults = VirtioBlock.model.pci.options.compactMap { option in option.defaultValue.map { (option.name, $0) } }
     let values = properties.merging(["drive": .string("disk0"), "serial": .string("S3R1AL")]) { given, _ in given }
       .merging(defaults) { given, _ in given }
-    let made = try VirtioBlock.model.make("disk", Properties(values), fake.board)
+    let made = try VirtioBlock.model.pci.make("disk", Properties(values), fake.board)
     function = try #require(made as? VirtioPCIDevice)
     function.reset()
     pci = VirtioPCIDriver(fake)
@@ -370,7 +370,7 @@ private struct Disk {
 @Suite struct VirtioEntropyTests {
   @Test func buffersAreFilledWithDifferentBytes() throws {
     let fake = FakeBoard(deviceMemorySize: 4096)
-    let made = try VirtioEntropy.model.make("rng", Properties(["legacy": .boolean(true)]), fake.board)
+    let made = try VirtioEntropy.model.pci.make("rng", Properties(["legacy": .boolean(true)]), fake.board)
     made.reset()
     let pci = VirtioPCIDriver(fake)
     #expect(pci.read(0, .dword) == 0x1005_1AF4)

@@ -20,7 +20,7 @@ import Testing
     init(room: Int = .max, rowsFirst: Bool = false) throws {
       first = RecordingCharacter(room: room)
       let fake = FakeBoard(resources: FakeResources(characters: ["serial0": first, "serial1": second]))
-      let device = try VirtioConsole.model.make(
+      let device = try VirtioConsole.model.pci.make(
         "console",
         Properties(["addr": .string("03.0"), "max-ports": .integer(2), "rows-first": .boolean(rowsFirst)]), fake.board)
       _ = try VirtioConsole.console.make("port0", Properties(["chardev": .string("serial0")]), fake.board)
@@ -198,7 +198,7 @@ import Testing
   @Test func morePortsThanThereAreIsAnError() throws {
     let fake = FakeBoard()
     #expect(throws: DeviceError.self) { _ = try VirtioConsole.console.make("port0", Properties([:]), fake.board) }
-    _ = try VirtioConsole.model.make("console", Properties(["max-ports": .integer(1)]), fake.board)
+    _ = try VirtioConsole.model.pci.make("console", Properties(["max-ports": .integer(1)]), fake.board)
     _ = try VirtioConsole.console.make("port0", Properties([:]), fake.board)
     #expect(throws: DeviceError.self) { _ = try VirtioConsole.port.make("port1", Properties([:]), fake.board) }
   }

@@ -26,7 +26,7 @@ import Testing
       self.disk = disk
       disc = MemoryBlockBackend(sectors: 16, isReadOnly: true)
       let fake = FakeBoard(resources: FakeResources(blocks: ["disk0": disk, "cdrom0": disc]))
-      let device = try SCSIDriveDevice.controller.make(
+      let device = try SCSIDriveDevice.controller.pci.make(
         "scsi", Properties(["queues": .integer(2), "addr": .string("03.0")]), fake.board)
       _ = try SCSIDriveDevice.disk.make("hd", Properties(["drive": .string("disk0")]), fake.board)
       _ = try SCSIDriveDevice.cdrom.make(

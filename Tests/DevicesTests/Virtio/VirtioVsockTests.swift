@@ -87,7 +87,7 @@ final class FakeVsock: VsockBackend {
 
     init() throws {
       let fake = FakeBoard(resources: FakeResources(vsock: host))
-      let device = try VirtioVsock.model.make(
+      let device = try VirtioVsock.model.pci.make(
         "vsock", Properties(["guest-cid": .integer(42), "addr": .string("03.0")]), fake.board)
       card = try VirtioCard(fake, device)
       card.start()

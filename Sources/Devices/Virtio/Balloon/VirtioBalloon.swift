@@ -112,21 +112,18 @@ public final class VirtioBalloon: VirtioDevice, @unchecked Sendable {
     for run in chain.writable { memory.discard(run) }
   }
 
-  /// `virtio-balloon-pci`.
-  public static let model = DeviceModel(
-    name: "virtio-balloon-pci", summary: "virtio memory balloon; the guest's free memory goes back to the host",
-    bus: .pci,
+  public static let model = VirtioModel(
+    name: "virtio-balloon", summary: "virtio memory balloon; the guest's free memory goes back to the host",
     options: [
       OptionSpec(
         "inflate", .size(0...(UInt64(UInt32.max) * pageSize)), default: .integer(0),
         "memory that the guest is asked to give up"),
       OptionSpec(
         "free-page-reporting", .boolean, default: .boolean(true), "give back what the guest reports as free"),
-    ] + VirtioPCIDevice.options
+    ]
   ) { (id, properties, board) throws(DeviceError) in
     let pages = (properties.integer("inflate") ?? 0) / pageSize
-    let device = try VirtioBalloon(
+    return try VirtioBalloon(
       id: id, pages: UInt32(clamping: pages), reporting: properties.boolean("free-page-reporting"), board: board)
-    return try VirtioPCIDevice.attach(device, properties, to: board)
   }
 }

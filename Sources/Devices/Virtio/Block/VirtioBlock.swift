@@ -280,9 +280,8 @@ public final class VirtioBlock: VirtioDevice, @unchecked Sendable {
 }
 
 extension VirtioBlock {
-  /// `virtio-blk-pci`.
-  public static let model = DeviceModel(
-    name: "virtio-blk-pci", summary: "virtio disk with several queues, discard and write zeroes", bus: .pci,
+  public static let model = VirtioModel(
+    name: "virtio-blk", summary: "virtio disk with several queues, discard and write zeroes",
     options: [
       OptionSpec("drive", .block, "the disk image that holds its sectors"),
       OptionSpec("serial", .string(maximumLength: BlockFormat.serialSize), "serial number"),
@@ -291,11 +290,12 @@ extension VirtioBlock {
         "queue-size", .integer(4...1024), default: .integer(256), "descriptors of each queue, a power of two"),
       OptionSpec(
         "block-size", .integer(512...4096), default: .integer(512), "logical block size in bytes, a power of two"),
-      OptionSpec("bootindex", .integer(0...255), "place in the boot order, lowest first"),
-    ] + VirtioPCIDevice.options
+    ],
+    pciOptions: [OptionSpec("bootindex", .integer(0...255), "place in the boot order, lowest first")]
+      + VirtioPCIDevice.options
   ) { (id, properties, board) throws(DeviceError) in
     guard let name = properties.string("drive"), let backend = board.resources.block(name) else {
-      throw DeviceError("\(id): virtio-blk-pci needs drive=NAME of a disk, such as drive=disk0")
+      throw DeviceError("\(id): virtio-blk needs drive=NAME of a disk, such as drive=disk0")
     }
     var options = Options()
     options.queues = Int(clamping: properties.integer("queues") ?? 1)
@@ -305,7 +305,6 @@ extension VirtioBlock {
     guard options.queueSize.nonzeroBitCount == 1, options.blockSize.nonzeroBitCount == 1 else {
       throw DeviceError("\(id): queue-size and block-size are powers of two")
     }
-    let device = try VirtioBlock(id: id, backend, options, board: board)
-    return try VirtioPCIDevice.attach(device, properties, to: board)
+    return try VirtioBlock(id: id, backend, options, board: board)
   }
 }

@@ -206,30 +206,28 @@ public final class VirtioConsole: VirtioDevice, @unchecked Sendable {
   /// The bus name that ports look for.
   static let socket = "virtio-serial.0"
 
-  /// `virtio-serial-pci`.
-  public static let model = DeviceModel(
-    name: "virtio-serial-pci", summary: "virtio console device; its ports are virtconsole and virtserialport",
-    bus: .pci,
+  public static let model = VirtioModel(
+    name: "virtio-serial", summary: "virtio console device; its ports are virtconsole and virtserialport",
     options: [
       OptionSpec("max-ports", .integer(1...31), default: .integer(8), "ports that can be plugged into it"),
       OptionSpec(
         "rows-first", .boolean, default: .boolean(false),
         "tell a terminal's size as Linux before 6.15 takes it: rows before columns"),
-    ] + VirtioPCIDevice.options
+    ]
   ) { (id, properties, board) throws(DeviceError) in
     let device = try VirtioConsole(
       id: id, maximumPorts: Int(clamping: properties.integer("max-ports") ?? 8),
       rowsFirst: properties.boolean("rows-first"), board: board)
     board.sockets.offer(socket, device)
-    return try VirtioPCIDevice.attach(device, properties, to: board)
+    return device
   }
 
   /// `virtconsole`: a console of the guest's, hvc0 and on.
   public static let console = portModel(
-    "virtconsole", "console port of a virtio-serial-pci: hvc0 and on", isConsole: true)
+    "virtconsole", "console port of a virtio-serial: hvc0 and on", isConsole: true)
   /// `virtserialport`: a port by name, /dev/virtio-ports/NAME.
   public static let port = portModel(
-    "virtserialport", "named port of a virtio-serial-pci: /dev/virtio-ports/NAME", isConsole: false)
+    "virtserialport", "named port of a virtio-serial: /dev/virtio-ports/NAME", isConsole: false)
 
   private static func portModel(_ model: String, _ summary: String, isConsole: Bool) -> DeviceModel {
     DeviceModel(
@@ -240,7 +238,7 @@ public final class VirtioConsole: VirtioDevice, @unchecked Sendable {
       ]
     ) { (id, properties, board) throws(DeviceError) in
       guard let device = board.sockets.find(socket, as: VirtioConsole.self) else {
-        throw DeviceError("there is no virtio-serial-pci: name one in a --device before it")
+        throw DeviceError("there is no virtio-serial: name one in a --device before it")
       }
       try device.plug(
         isConsole: isConsole, name: properties.string("name") ?? "",

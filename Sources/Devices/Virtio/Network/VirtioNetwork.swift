@@ -217,16 +217,15 @@ final class VirtioNetwork: VirtioDevice, @unchecked Sendable {
 }
 
 extension VirtioNetwork {
-  /// `virtio-net-pci`.
-  static let model = DeviceModel(
-    name: "virtio-net-pci", summary: "virtio network card with offloads and several queues", bus: .pci,
+  static let model = VirtioModel(
+    name: "virtio-net", summary: "virtio network card with offloads and several queues",
     options: [
       OptionSpec("netdev", .network, "the network behind the card; none: the cable is out"),
       OptionSpec("mac", .macAddress, "the card's address; the default is that of the network"),
       OptionSpec(
         "queue-size", .integer(16...1024), default: .integer(256), "descriptors of each queue, a power of two"),
       OptionSpec("mtu", .integer(68...65535), "the largest packet that the guest is told to send"),
-    ] + VirtioPCIDevice.options
+    ]
   ) { (id, properties, board) throws(DeviceError) in
     var options = Options(address: properties.cardAddress)
     options.queueSize = UInt16(clamping: properties.integer("queue-size") ?? 256)
@@ -235,6 +234,6 @@ extension VirtioNetwork {
       throw DeviceError("\(id): queue-size is a power of two, such as 256")
     }
     let backend = try board.network("netdev", properties) ?? DisconnectedNetwork()
-    return try VirtioPCIDevice.attach(VirtioNetwork(id: id, backend, options, board: board), properties, to: board)
+    return try VirtioNetwork(id: id, backend, options, board: board)
   }
 }

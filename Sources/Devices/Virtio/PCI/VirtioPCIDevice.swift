@@ -163,11 +163,11 @@ public final class VirtioPCIDevice: PCIDevice, @unchecked Sendable {
     switch offset {
     case Field.deviceFeatureSelect: return UInt64(registers.deviceFeatureSelect)
     case Field.deviceFeature:
-      return UInt64(VirtioPCIRegisters.half(modernFeatures.rawValue, registers.deviceFeatureSelect))
+      return UInt64(modernFeatures.rawValue.half(registers.deviceFeatureSelect))
     case Field.driverFeatureSelect: return UInt64(registers.driverFeatureSelect)
     case Field.driverFeature:
       let accepted = device.control.withLock { $0.features.rawValue }
-      return UInt64(VirtioPCIRegisters.half(accepted, registers.driverFeatureSelect))
+      return UInt64(accepted.half(registers.driverFeatureSelect))
     case Field.configurationVector: return UInt64(interrupts?.vector(queue: nil) ?? 0)
     case Field.queueCount: return UInt64(device.specs.count)
     case Field.status: return UInt64(device.status.rawValue)
@@ -206,8 +206,7 @@ public final class VirtioPCIDevice: PCIDevice, @unchecked Sendable {
         // §3.1.1: features are settled once FEATURES_OK is set.
         guard !control.status.contains(.featuresOK) else { return }
         control.features = VirtioFeatures(
-          rawValue: VirtioPCIRegisters.replacing(
-            control.features.rawValue, select, with: UInt32(truncatingIfNeeded: value)))
+          rawValue: control.features.rawValue.replacingHalf(select, with: UInt32(truncatingIfNeeded: value)))
       }
     case Field.configurationVector: interrupts?.setVector(queue: nil, UInt16(truncatingIfNeeded: value))
     case Field.status:

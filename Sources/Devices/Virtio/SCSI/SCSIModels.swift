@@ -42,19 +42,18 @@ final class SCSIDriveDevice: Device, @unchecked Sendable {
     OptionSpec("bootindex", .integer(0...255), "place in the boot order, lowest first"),
   ]
 
-  /// `virtio-scsi-pci`.
-  static let controller = DeviceModel(
-    name: "virtio-scsi-pci", summary: "virtio SCSI controller for scsi-hd and scsi-cd", bus: .pci,
+  static let controller = VirtioModel(
+    name: "virtio-scsi", summary: "virtio SCSI controller for scsi-hd and scsi-cd",
     options: [
       OptionSpec("queues", .integer(1...32), default: .integer(1), "request queues; one for each CPU is best")
-    ] + VirtioPCIDevice.options
+    ]
   ) { (id, properties, board) throws(DeviceError) in
     guard let bus = buses.first(where: { board.sockets.find($0, as: VirtioSCSI.self) == nil }) else {
       throw DeviceError("\(id): there are \(buses.count) SCSI controllers already")
     }
     let device = try VirtioSCSI(id: id, queues: Int(clamping: properties.integer("queues") ?? 1), board: board)
     board.sockets.offer(bus, device)
-    return try VirtioPCIDevice.attach(device, properties, to: board)
+    return device
   }
 
   /// `scsi-hd`.
@@ -99,7 +98,7 @@ final class SCSIDriveDevice: Device, @unchecked Sendable {
   ) throws(DeviceError) -> Device {
     let bus = properties.string("bus") ?? "scsi.0"
     guard let controller = board.sockets.find(bus, as: VirtioSCSI.self) else {
-      throw DeviceError("\(id): there is no bus \(bus): name a virtio-scsi-pci in a --device before it")
+      throw DeviceError("\(id): there is no bus \(bus): name a virtio-scsi in a --device before it")
     }
     try controller.plug(target: properties.integer("scsi-id").map { Int(clamping: $0) }, chip: chip, backend: backend)
     return SCSIDriveDevice(id: id)

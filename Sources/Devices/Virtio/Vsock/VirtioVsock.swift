@@ -315,18 +315,17 @@ public final class VirtioVsock: VirtioDevice, VsockReceiver, @unchecked Sendable
 
   // MARK: Model
 
-  /// `virtio-vsock-pci`.
-  public static let model = DeviceModel(
-    name: "virtio-vsock-pci", summary: "virtio sockets between the guest and Unix sockets of the host", bus: .pci,
+  public static let model = VirtioModel(
+    name: "virtio-vsock", summary: "virtio sockets between the guest and Unix sockets of the host",
     options: [
       OptionSpec("guest-cid", .integer(3...0xFFFF_FFFE), default: .integer(3), "context identifier of the guest")
-    ] + VirtioPCIDevice.modernOptions
+    ],
+    pciOptions: VirtioPCIDevice.modernOptions
   ) { (id, properties, board) throws(DeviceError) in
     guard let backend = board.resources.vsock() else {
-      throw DeviceError("\(id): virtio-vsock-pci needs sockets on the host: give --vsock uds=PATH")
+      throw DeviceError("\(id): virtio-vsock needs sockets on the host: give --vsock uds=PATH")
     }
     let guestID = UInt32(clamping: properties.integer("guest-cid") ?? 3)
-    let device = try VirtioVsock(id: id, guestID: guestID, backend: backend, board: board)
-    return try VirtioPCIDevice.attach(device, properties, to: board)
+    return try VirtioVsock(id: id, guestID: guestID, backend: backend, board: board)
   }
 }

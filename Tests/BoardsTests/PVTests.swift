@@ -1,0 +1,191 @@
+import Buses
+import DeviceKit
+import Devices
+import MachineModel
+import TestKit
+import Testing
+
+@testable import Boards
+
+@Suite struct PVResolveTests {
+  private func resolve(_ change: (inout MachineSpec) -> Void = { _ in }) throws -> MachineSpec {
+    var spec = MachineSpec(mode: .pv, memory: 64 << 20)
+    change(&spec)
+    return try Recipe.resolve(spec, registry: catalog)
+  }
+
+  private func disk(_ id: String, _ interface: BlockInterface? = nil) -> BlockSpec {
+    BlockSpec(id: id, path: "/\(id).img", interface: interface)
+  }
+
+  @Test func theBoardHasNothingOfAPC() throws {
+    #expect(try resolve().devices.map(\.model) == ["acpi-power", "exit", "pvpanic", "virtio-rng-device"])
+    #expect(try Recipe.requiredFiles(try resolve(), registry: catalog).isEmpty)
+  }
+
+  @Test func disksTakeTheFirstSlotsAndEveryDeviceOneOfItsOwn() throws {
+    let spec = try resolve {
+      $0.blocks = [disk("disk0"), disk("disk1", .virtio), disk("cdrom0")]
+      $0.characters = [CharacterSpec(id: "serial0", endpoint: .null)]
+      $0.networks = [NetworkSpec(id: "net0", endpoint: .user(forwards: []), mac: MACAddress(machine: "a", index: 0))]
+      $0.devices = [DeviceSpec(model: "virtio-balloon-device", id: "mine", properties: ["slot": .integer(1)])]
+    }
+    let slots = spec.devices.compactMap { device in device.integer("slot").map { "\(device.id) \($0)" } }
+    #expect(
+      slots == [
+        "virtio-rng-device 4", "virtio-disk0 0", "virtio-disk1 2", "virtio-cdrom0 3", "mine 1", "nic-net0 5",
+      ])
+    #expect(spec.devices.contains { $0.model == "isa-serial" })
+  }
+
+  @Test(arguments: [
+    ("e1000", "device x: mode pv has no PCI bus for e1000"),
+    ("virtio-blk-pci", "device x: mode pv has no PCI bus for virtio-blk-pci; use virtio-blk-device"),
+    ("ide-hd", "device x: mode pv has no IDE channel for ide-hd"),
+    ("i8042", "device x: mode pv has no ISA bus for i8042"),
+    ("hpet", "device x: mode pv has no system board for hpet"),
+  ])
+  func devicesOfAPCAreRefused(model: String, message: String) {
+    let error = #expect(throws: BoardError.self) { try resolve { $0.devices = [DeviceSpec(model: model, id: "x")] } }
+    #expect(error?.description == message)
+  }
+
+  @Test func disksAndCardsOfAPCAreRefused() {
+    #expect(throws: BoardError("disk0: mode pv has no ide disks; leave if= out")) {
+      try resolve { $0.blocks = [disk("disk0", .ide)] }
+    }
+    #expect(throws: BoardError("net0: mode pv has no bus for an e1000; leave model= out")) {
+      try resolve {
+        $0.networks = [
+          NetworkSpec(
+            id: "net0", endpoint: .user(forwards: []), card: .e1000, mac: MACAddress(machine: "a", index: 0))
+        ]
+      }
+    }
+  }
+
+  @Test func slotsRunOutWithAnError() {
+    #expect(throws: BoardError.self) { try resolve { $0.blocks = (0..<18).map { disk("disk\($0)") } } }
+    #expect(throws: Never.self) { try resolve { $0.blocks = (0..<17).map { disk("disk\($0)") } } }
+    #expect(throws: BoardError.self) {
+      try resolve {
+        $0.devices = (0..<2).map { number in
+          DeviceSpec(model: "virtio-balloon-device", id: "b\(number)", properties: ["slot": .integer(1)])
+        }
+      }
+    }
+  }
+
+  @Test func virtioMMIOHasNoPlaceInAPC() {
+    let spec = MachineSpec(devices: [DeviceSpec(model: "virtio-rng-device", id: "x")])
+    #expect(throws: BoardError("device x: mode hvm has no virtio-mmio slot for virtio-rng-device; use virtio-rng-pci"))
+    {
+      try Recipe.resolve(spec, registry: catalog)
+    }
+  }
+
+  @Test func onlyKernelsWithoutACPIAreGivenTheDevicesOnTheirCommandLine() throws {
+    let spec = try resolve { $0.blocks = [disk("disk0")] }
+    #expect(PV.arguments("ro quiet", spec) == "ro quiet")
+    #expect(
+      PV.arguments("ro acpi=off", spec)
+        == "ro acpi=off virtio_mmio.device=4K@0xfeb00000:5 virtio_mmio.device=4K@0xfeb01000:6")
+  }
+}
+
+@Suite struct ReducedTableTests {
+  static let machine = ReducedMachine(
+    cpus: 3,
+    slots: [
+      .init(number: 0, address: 0xFEB0_0000, size: 0x1000, interrupt: 5),
+      .init(number: 17, address: 0xFEB1_1000, size: 0x1000, interrupt: 23),
+    ], serialPorts: [.init(base: 0x3F8, irq: 4)], pvpanicPort: 0x505)
+
+  private func number(_ bytes: some Collection<UInt8>) -> UInt64 { bytes.reversed().reduce(0) { $0 << 8 | UInt64($1) } }
+
+  /// The tables by signature, found as a kernel finds them.
+  private func tables(_ machine: ReducedMachine) throws -> [String: [UInt8]] {
+    let memory = ReducedACPITables(machine).bytes
+    func table(_ address: UInt64) throws -> [UInt8] {
+      let start = Int(address - ReducedACPITables.address)
+      let length = Int(number(memory[start + 4..<start + 8]))
+      let table = Array(memory[start..<start + length])
+      #expect(table.reduce(0, &+) == 0)
+      return table
+    }
+    #expect(memory.starts(with: "RSD PTR ".utf8))
+    #expect(memory[..<20].reduce(0, &+) == 0 && memory[..<36].reduce(0, &+) == 0)
+    let xsdt = try table(number(memory[24..<32]))
+    var found = ["XSDT": xsdt]
+    for offset in stride(from: 36, to: xsdt.count, by: 8) {
+      let next = try table(number(xsdt[offset..<offset + 8]))
+      found[String(decoding: next[..<4], as: UTF8.self)] = next
+    }
+    found["DSDT"] = try table(number(try #require(found["FACP"])[140..<148]))
+    return found
+  }
+
+  @Test func kernelsFindTheTables() throws {
+    #expect(try tables(Self.machine).keys.sorted() == ["APIC", "DSDT", "FACP", "XSDT"])
+  }
+
+  @Test func fadtSaysThatThereIsNoACPIHardware() throws {
+    let fadt = try #require(try tables(Self.machine)["FACP"])
+    #expect(fadt.count == 276 && fadt[8] == 6)
+    #expect(number(fadt[112..<116]) & (1 << 20 | 1 << 10) == 1 << 20 | 1 << 10)
+    // No PM1 nor GPE blocks, no SMI command.
+    #expect(fadt[46..<96].allSatisfy { $0 == 0 })
+    #expect(fadt[116..<129] == [1, 8, 0, 1, 0x64, 0, 0, 0, 0, 0, 0, 0, 0xFE])
+    #expect(fadt[244..<250] == [1, 8, 0, 1, 0x00, 0x06] && fadt[256..<262] == [1, 8, 0, 1, 0x01, 0x06])
+  }
+
+  @Test func madtHasNo8259Pair() throws {
+    let madt = try #require(try tables(Self.machine)["APIC"])
+    #expect(number(madt[40..<44]) == 0)
+    #expect(madt.count == 44 + 3 * 8 + 12 + 6)
+  }
+
+  @Test(
+    .enabled(if: IASL.isInstalled, "iasl is missing: install acpica-tools"),
+    arguments: [
+      machine, ReducedMachine(cpus: 64),
+    ])
+  func iaslDisassemblesAndRecompilesEveryTable(machine: ReducedMachine) throws {
+    for (name, table) in try tables(machine) {
+      let compiled = try IASL.compile(try IASL.disassemble(table, name), name)
+      // The header names the compiler.
+      #expect(compiled.dropFirst(36) == table.dropFirst(36), "\(name)")
+    }
+  }
+
+  @Test(.enabled(if: IASL.isInstalled, "iasl is missing: install acpica-tools"))
+  func dsdtReadsAsTheMachine() throws {
+    let source = try IASL.disassemble(try #require(try tables(Self.machine)["DSDT"]), "DSDT")
+    for expected in [
+      "Device (VR11)", "\"LNRO0005\"", "0xFEB11000,         // Address Base", "0x00000017,", "EisaId (\"PNP0501\")",
+      "\"QEMU0001\"", "\"ACPI0007\"", "Edge, ActiveHigh, Exclusive", "Name (\\_S5, Package (0x04)",
+    ] { #expect(source.contains(expected), "\(expected)") }
+    #expect(!source.contains("PNP0A03"))
+  }
+
+  @Test func kernelsWithoutACPIFindTheMPTable() {
+    let bytes = MultiprocessorTable(Self.machine).bytes
+    #expect(bytes.starts(with: "_MP_".utf8) && bytes[..<16].reduce(0, &+) == 0)
+    #expect(number(bytes[4..<8]) == 0xF_0010)
+    let table = Array(bytes[16...])
+    #expect(table.starts(with: "PCMP".utf8) && table.reduce(0, &+) == 0)
+    #expect(Int(number(table[4..<6])) == table.count)
+    // Three processors, the bus, the I/O APIC, inputs 4, 5 and 23, and the NMI.
+    #expect(number(table[34..<36]) == 9)
+    #expect(table.count == 44 + 3 * 20 + 6 * 8)
+  }
+
+  @Test func tablesOfTheLargestMachineFitBelow1MiB() {
+    let slots = (0..<VirtioMMIO.slotCount).map {
+      ReducedMachine.Slot(number: $0, address: 0xFEB0_0000, size: 0x1000, interrupt: 5)
+    }
+    let machine = ReducedMachine(cpus: 64, slots: slots, serialPorts: Self.machine.serialPorts, pvpanicPort: 0x505)
+    #expect(ReducedACPITables(machine).bytes.count <= MultiprocessorTable.address - ReducedACPITables.address)
+    #expect(MultiprocessorTable(machine).bytes.count <= 0x1_0000)
+  }
+}
