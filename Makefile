@@ -47,22 +47,25 @@ test:
 	$(SWIFT) build --build-tests
 	$(SWIFT) test --skip-build --disable-xctest
 
-# With the tests that take minutes, and the systems they boot.
+# With the tests that take minutes, and the systems they boot, which share the host with no other test.
 test-long:
 	@.ci/packages build test debian
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory -C guests systems
-	VMRUN_TEST_LONG=1 $(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory lint-man guests
+	$(SWIFT) build --build-tests
+	VMRUN_TEST_LONG=1 $(SWIFT) test --skip-build --disable-xctest --skip MachineTests
+	VMRUN_TEST_LONG=1 $(SWIFT) test --skip-build --disable-xctest --filter MachineTests
 
 guests:
 	@$(MAKE) --no-print-directory -C guests all
 
-# `make bench BENCH="port start"` chooses: port, version, start, seabios, integer, sse2, login, devices.
+# `make bench BENCH="port start"` chooses: port, version, start, seabios, integer, sse2, login, devices, virtio-blk.
 bench:
 	@.ci/packages build bench
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory build PRODUCT=vmrun-bench
-	@$(MAKE) --no-print-directory -C guests build/portbench.rom build/first-byte.rom build/boot-sector.img bench debian.img debian-bench.img
+	@$(MAKE) --no-print-directory -C guests build/portbench.rom build/first-byte.rom build/boot-sector.img build/virtioblk.rom bench debian.img debian-bench.img
 	@echo
 	@.build/release/vmrun-bench $(BINARY) guests/build $(BENCH)
 
