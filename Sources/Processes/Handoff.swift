@@ -101,7 +101,8 @@ enum ChannelMessage: UInt8, Sendable {
   var isEvent: Bool {
     switch self {
     case .powerOffEvent, .resetEvent, .exitEvent, .panickedEvent, .legacyReplacementEvent: true
-    case .configure, .reset, .finish, .closeImages, .windowSize, .connectedSocket, .ready, .failed, .unavailable,
+    case .configure, .reset, .finish, .closeImages, .windowSize, .measureDisks, .connectedSocket, .ready, .failed,
+      .unavailable,
       .resetDone, .finishing, .finished, .startState, .connectEdge, .connectLevel, .connectMessage, .connectDoorbell,
       .connectSocket:
       false
