@@ -45,9 +45,11 @@ let package = Package(
     .systemLibrary(name: "CCap", pkgConfig: "libcap", providers: [.apt(["libcap-dev"])]),
     .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
     .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+    .systemLibrary(name: "CLzma", pkgConfig: "liblzma", providers: [.apt(["liblzma-dev"])]),
+    .systemLibrary(name: "CLz4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
     .systemLibrary(name: "CLibExt2FS", pkgConfig: "ext2fs", providers: [.apt(["libext2fs-dev"])]),
     .target(name: "CExt2FS", dependencies: ["CLibExt2FS"], linkerSettings: [.linkedLibrary("com_err")]),
-    layer("LinuxSystem", ["CLinux", "CZlib", "CZstd"]),
+    layer("LinuxSystem", ["CLinux", "CZlib", "CZstd", "CLzma", "CLz4"]),
 
     // Values and contracts.
     layer("MachineModel", ["X86"]),
@@ -75,7 +77,7 @@ let package = Package(
     layer("BootImage", ["CExt2FS"]),
 
     // What joins them.
-    layer("Boards", ["DeviceKit", "Devices", "MachineModel"]),
+    layer("Boards", ["DeviceKit", "Devices", "MachineModel", "Engines", "GuestMemory", "LinuxSystem"]),
     layer("Options", ["MachineModel", "X86", "DeviceKit", "LinuxSystem", argumentParser]),
     layer(
       "Processes",
