@@ -166,7 +166,7 @@ public struct VMRunCommand: ParsableCommand {
     OptionSpec("bps", .size(512...(1 << 50)), "Bytes a second at most"),
   ]
 
-  private func blocks() throws(UsageError) -> [BlockSpec] {
+  func blocks() throws(UsageError) -> [BlockSpec] {
     guard images.count <= 1 else {
       throw UsageError("'\(images[1])': only one image is booted; give further disks with --disk")
     }
