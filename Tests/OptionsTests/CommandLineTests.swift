@@ -132,6 +132,18 @@ import struct X86.CPUModel
   /// The command line and the one line that it is answered with, under status 64.
   @Test(arguments: [
     ("", "no disk image given; try 'vmrun disk.img' or 'vmrun --cdrom install.iso', or 'vmrun --help'"),
+    ("--mode pv", "no disk image given; try 'vmrun disk.img' or 'vmrun --cdrom install.iso', or 'vmrun --help'"),
+    ("--mode pv --initrd i a.img", "--initrd goes with --kernel: give the kernel, too"),
+    (
+      "--mode pv --kernel k --entry 1 a.img",
+      "--entry: chooses from a disk's boot configuration; leave it out, or --kernel"
+    ),
+    (
+      "--entry 1 a.img",
+      "--kernel, --initrd, --append and --entry go with --mode pv; in other modes firmware boots a disk"
+    ),
+    ("--list-entries", "--list-entries: give the disk image"),
+    ("--list-entries --kernel k a.img", "--list-entries: lists a disk's boot configuration; leave it out, or --kernel"),
     ("--mode pv --boot cdrom a.img", "--boot cdrom: mode pv has no firmware; leave it out"),
     ("--mode pv --screen-text s a.img", "--screen-text s: mode pv has no display; leave it out"),
     ("--serial none --serial null a.img", "--serial none: takes no other --serial beside it"),
