@@ -25,13 +25,13 @@ extension Machines {
 
     private static let arguments = ["--mode", "pv", "--accel", "soft", "--net", "none"]
     private static let menu = """
-      set default=good
+      set default='More>good'
       menuentry 'Gone' --id gone { linux /boot/gone }
       submenu 'More' { menuentry 'Good\u{1B}[2J' --id good { linux /boot/kernel root=/dev/vda1 } }
       """
 
     @Test func theDefaultEntryStartsAndIsReadAgainAtAReset() async throws {
-      let run = try await withDisk(kernel: "restart.elf", "set default=1\n" + Self.menu) { disk in
+      let run = try await withDisk(kernel: "restart.elf", Self.menu) { disk in
         try await GuestRunner.run(Self.arguments + [disk])
       }
       #expect(run.ending == .exited(0), "\(run.transcript)")
