@@ -27,7 +27,7 @@ struct EntryListing: Codable, Sendable {
     spec.format = opened.format
     let listing = EntryListing(sandbox: sandbox, spec: spec, geometry: opened.geometry, backing: opened.backing)
     let numbers = try opened.takeDescriptors()
-    let files = ([numbers.image] + numbers.backing).map { Descriptor(owning: $0) }.map(SharedDescriptor.init)
+    let files = ([numbers.image] + numbers.backing).map { SharedDescriptor(Descriptor(owning: $0)) }
 
     let (near, far) = try DatagramSocket.pair()
     let channel = Channel(owning: Descriptor(owning: near))
