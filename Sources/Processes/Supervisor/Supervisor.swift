@@ -27,6 +27,13 @@ public enum Supervisor {
     }
   }
 
+  /// What the first disk's boot configuration can start, a line each.
+  public static func listEntries(_ spec: MachineSpec) throws -> String {
+    guard let disk = spec.blocks.first else { throw LaunchError("--list-entries: there is no disk") }
+    ignore(SignalNumber.brokenPipe)
+    return try EntryListing.text(of: disk, sandbox: spec.sandbox)
+  }
+
   private static func launch(_ spec: MachineSpec, _ registry: Registry, _ log: Logger, _ timing: Timing?)
     throws -> Outcome
   {
