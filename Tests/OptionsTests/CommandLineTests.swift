@@ -368,7 +368,8 @@ import struct X86.CPUModel
             ],
             "reboot" : true,
             "sandbox" : "on",
-            "timeout" : 1000000000
+            "timeout" : 1000000000,
+            "timing" : false
           }
           """))
   }
