@@ -20,6 +20,14 @@ public struct Mapping: ~Copyable, @unchecked Sendable {
     self.count = count
   }
 
+  /// Maps the first `count` bytes of `descriptor`, shared, to be read and executed.
+  public init(executing descriptor: borrowing Descriptor, count: Int) throws(SystemError) {
+    let address = mmap(nil, count, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_NORESERVE, descriptor.raw, 0)
+    guard let address, address != MAP_FAILED else { throw SystemError("mmap") }
+    base = address
+    self.count = count
+  }
+
   /// Maps `count` zero bytes that belong to this process alone.
   public init(anonymous count: Int) throws(SystemError) {
     let address = mmap(nil, count, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)

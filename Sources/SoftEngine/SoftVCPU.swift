@@ -26,9 +26,11 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   private let flushRequests = Atomic<UInt32>(0)
   private let flushesDone = Atomic<UInt32>(0)
 
+  /// - Parameter hot: how often a block is entered before it is translated; nil: none is.
   init(
     index: Int, count: Int = 1, controllers: InterruptControllers?, doorbells: Doorbells? = nil,
-    model: CPUModel = .max, trace: Trace? = nil, peers: Peers? = nil
+    model: CPUModel = .max, trace: Trace? = nil, peers: Peers? = nil,
+    translateAfter hot: UInt8? = Block.hot
   ) {
     state = .allocate(capacity: 1)
     UnsafeMutableRawPointer(state).initializeMemory(as: UInt8.self, repeating: 0, count: MemoryLayout<soft_cpu>.size)
@@ -45,6 +47,10 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     state.pointee.tlb_generation = 1
     state.pointee.jump_tag = 1 << 48
     self.doorbells = doorbells
+    if let hot {
+      context.pointee.native = NativeCode()
+      context.pointee.hot = hot
+    }
     state.powerOn(isBootstrap: index == 0)
   }
 
@@ -246,6 +252,11 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
 
   /// Takes events and executes a block; an exit if the guest does not run now.
   private func prepare(onlyOne: Bool = false) -> Exit? {
+    if let native = context.pointee.native, native.isFull {
+      context.pointee.link = nil
+      context.pointee.blocks.removeAll(state)
+      native.removeAll()
+    }
     context.pointee.blocks.freeDead()
     if let single {
       BlockCache.free(single)

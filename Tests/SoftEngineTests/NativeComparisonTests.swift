@@ -12,13 +12,17 @@ import X86
   private static let memorySize: UInt64 = 0x1_0000
   private static let code: UInt64 = 0x7000_0000
   private static let codeSize: UInt64 = 0x10_0000
+  // Safety: the suite's tests run one after the other.
+  nonisolated(unsafe) private static let nativeMemory = native_memory(memory, memorySize)
+  nonisolated(unsafe) private static let nativeCode = native_executable(4096)
 
-  @Test func integerInstructionsDoWhatTheHostDoes() throws {
+  /// By handlers, and translated when they are first executed.
+  @Test(arguments: [false, true]) func integerInstructionsDoWhatTheHostDoes(translates: Bool) throws {
     let count = isLongRun ? 2_000_000 : 12_000
     let seed = UInt64.random(in: 0...UInt64.max)
     var random = SplitMix(state: seed)
-    let native = try #require(native_memory(Self.memory, Self.memorySize))
-    let executable = try #require(native_executable(4096))
+    let native = try #require(Self.nativeMemory)
+    let executable = try #require(Self.nativeCode)
     let size = Int(Self.memorySize)
     let guest = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 4096)
     let code = UnsafeMutableRawPointer.allocate(byteCount: Int(Self.codeSize), alignment: 4096)
@@ -26,7 +30,7 @@ import X86
       guest.deallocate()
       code.deallocate()
     }
-    let cpu = SoftVCPU(index: 0, controllers: nil)
+    let cpu = SoftVCPU(index: 0, controllers: nil, translateAfter: translates ? 1 : nil)
     let mappings = [
       HostMapping(guestAddress: Self.memory, size: Self.memorySize, host: guest, readOnly: false),
       HostMapping(guestAddress: Self.code, size: Self.codeSize, host: code, readOnly: false),

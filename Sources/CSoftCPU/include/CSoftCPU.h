@@ -100,6 +100,8 @@ typedef struct soft_cpu {
   uint64_t instruction_rip;
   /// Where a slow access goes.
   uint64_t linear;
+  /// Where the translated code stands that asked for it.
+  uint64_t native_return;
 
   soft_segment segment[8];
   soft_table gdtr, idtr;
@@ -185,6 +187,36 @@ _Static_assert(offsetof(soft_cpu, sink) + 8 <= 256, "operands are byte offsets")
 static const uint8_t soft_xmm_slot = offsetof(soft_cpu, xmm) / 8;
 _Static_assert(offsetof(soft_cpu, xmm) % 16 == 0, "XMM registers are aligned");
 _Static_assert(offsetof(soft_cpu, xmm) + sizeof(((soft_cpu *)0)->xmm) <= 2048, "vector operands are bytes");
+
+// Offsets that translated code uses.
+static const int32_t soft_result_offset = offsetof(soft_cpu, result);
+static const int32_t soft_carries_offset = offsetof(soft_cpu, carries);
+static const int32_t soft_tlb_offset = offsetof(soft_cpu, tlb);
+static const int32_t soft_tlb_generation_offset = offsetof(soft_cpu, tlb_generation);
+static const int32_t soft_linear_mask_offset = offsetof(soft_cpu, linear_mask);
+static const int32_t soft_jumps_offset = offsetof(soft_cpu, jumps);
+static const int32_t soft_jump_tag_offset = offsetof(soft_cpu, jump_tag);
+static const int32_t soft_attention_offset = offsetof(soft_cpu, attention);
+static const int32_t soft_leave_offset = offsetof(soft_cpu, leave);
+static const int32_t soft_block_offset = offsetof(soft_cpu, block);
+static const int32_t soft_rip_offset = offsetof(soft_cpu, rip);
+static const int32_t soft_linear_offset = offsetof(soft_cpu, linear);
+static const int32_t soft_native_return_offset = offsetof(soft_cpu, native_return);
+static const int32_t soft_segment_offset = offsetof(soft_cpu, segment);
+static const int32_t soft_aux_offset = offsetof(soft_op, aux);
+static const int32_t soft_linear_base_offset = offsetof(soft_segment, linear_base);
+static const int32_t soft_read_low_offset = offsetof(soft_segment, read_low);
+static const int32_t soft_read_high_offset = offsetof(soft_segment, read_high);
+static const int32_t soft_write_low_offset = offsetof(soft_segment, write_low);
+static const int32_t soft_write_high_offset = offsetof(soft_segment, write_high);
+static const int32_t soft_read_tag_offset = offsetof(soft_tlb_entry, read_tag);
+static const int32_t soft_write_tag_offset = offsetof(soft_tlb_entry, write_tag);
+static const int32_t soft_addend_offset = offsetof(soft_tlb_entry, addend);
+static const int32_t soft_jump_entry_tag_offset = offsetof(soft_jump, tag);
+static const int32_t soft_jump_target_offset = offsetof(soft_jump, target);
+static const int32_t soft_jump_code_page_offset = offsetof(soft_jump, code_page);
+_Static_assert(sizeof(soft_tlb_entry) == 32 && sizeof(soft_jump) == 24, "as translated code finds them");
+_Static_assert(offsetof(soft_op, handler) == 0, "as translated code finds it");
 
 /// Segment register 0 to 7.
 static inline soft_segment *_Nonnull soft_segment_at(soft_cpu *_Nonnull cpu, uint32_t index) {

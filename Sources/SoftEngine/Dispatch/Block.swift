@@ -6,6 +6,8 @@ import X86
 // Safety: blocks are allocated and freed by BlockCache only; a dead one is freed when no operation is being executed.
 struct Block {
   static let maximum = 64
+  /// Entered so often, it is translated: code that is executed a few times is not worth it.
+  static let hot: UInt8 = 16
 
   var physical: UInt64
   /// Physical address of the second page that its last instruction reaches into, or `noPage`.
@@ -21,8 +23,13 @@ struct Block {
   let length: Int
   let tail: Int
   var nextInBucket: UnsafeMutablePointer<Block>?
+  /// Where its translation is in `NativeCode`, or `notTranslated`.
+  var native = Self.notTranslated
+  /// Where in the translation each operation begins.
+  var entries: UnsafeMutablePointer<UInt32>?
 
   static let noPage = UInt64.max
+  static let notTranslated = -1
 }
 
 /// The predecoded code of one vCPU, by physical address and mode.
@@ -145,6 +152,7 @@ struct BlockCache {
     block.pointee.operations.deallocate()
     block.pointee.code.deallocate()
     block.pointee.instructions?.deallocate()
+    block.pointee.entries?.deallocate()
     block.deallocate()
   }
 

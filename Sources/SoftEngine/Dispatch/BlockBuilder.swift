@@ -70,7 +70,7 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
     _ linear: UInt64, _ physical: UInt64, _ host: UnsafeMutableRawPointer, single: Bool
   ) throws(Fault) -> UnsafeMutablePointer<Block> {
     let decodeMode: DecodeMode = pointee.mode & 3 == 2 ? .bits64 : pointee.mode & 3 == 1 ? .bits32 : .bits16
-    var lowering = Lowering(mode: pointee.mode, start: linear & 0xFFF)
+    var lowering = Lowering(mode: pointee.mode, start: linear & 0xFFF, hot: context.pointee.hot)
     var second: CodeTranslation?
     var instruction = Instruction()
     var ended = false

@@ -43,8 +43,8 @@ extension soft_jump {
 /// Where blocks were found last, by RIP: a group of entries for each page.
 enum JumpCache {
   static let count = 8192
-  private static let perPage: UInt64 = 128
-  private static let pages: UInt64 = 64
+  static let perPage: UInt64 = 128
+  static let pages: UInt64 = 64
 
   @inline(__always)
   static func index(_ rip: UInt64) -> UInt64 { group(rip) | (rip ^ rip &>> 7) & (perPage &- 1) }
@@ -67,7 +67,7 @@ enum JumpCache {
   }
 }
 
-/// Enters a block: its first operation.
+/// Enters a block: its first operation, whose `index` counts up to 0, when it is translated.
 @c func softBlock(_ state: State, _ op: MicroOp) {
   state.pointee.block = UnsafeMutableRawPointer(bitPattern: UInt(op.pointee.aux))
   if soft_attention(state) != 0 {
@@ -75,6 +75,10 @@ enum JumpCache {
     state.pointee.leave = LeaveReason.dispatch
     return
   }
+  let executions = op.pointee.index &+ 1
+  // Safety: a block's operations are its vCPU's alone.
+  UnsafeMutablePointer(mutating: op).pointee.index = executions
+  if executions == 0 { return tail(state, op, softTranslate) }
   return next(state, op)
 }
 

@@ -7,7 +7,7 @@ public final class SoftInterpreter: InstructionInterpreter {
   private let cpu: SoftVCPU
   private var memory: [HostMapping] = []
 
-  public init() { cpu = SoftVCPU(index: 0, controllers: nil) }
+  public init() { cpu = SoftVCPU(index: 0, controllers: nil, translateAfter: nil) }
 
   public func begin(_ state: ProcessorState, memory: [HostMapping], of processor: any InterpretedProcessor) -> Bool {
     if memory != self.memory {

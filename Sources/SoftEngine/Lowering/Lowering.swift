@@ -17,11 +17,14 @@ struct Lowering {
   /// `dst` of an operation whose `aux` is an instruction; C functions cannot be compared.
   static let wholeMark: UInt8 = 0xFF
 
-  /// `start` is where the block begins in its page.
-  init(mode: UInt8, start: UInt64) {
+  /// `start` is where the block begins in its page. Entered `hot` times, it is translated.
+  init(mode: UInt8, start: UInt64, hot: UInt8) {
     place = Place(mode: mode, start: start)
     operations.reserveCapacity(Block.maximum * 3)
-    emit(softBlock) { $0.imm = Int64(bitPattern: start) }
+    emit(softBlock) {
+      $0.imm = Int64(bitPattern: start)
+      $0.index = 0 &- hot
+    }
   }
 
   @inline(__always)

@@ -47,6 +47,13 @@ struct CPUContext {
   /// What the time-stamp counter counts.
   let clock: @Sendable () -> UInt64
   var msr = ModelSpecificState()
+  /// Nil: nothing is translated.
+  var native: NativeCode? {
+    didSet { nativeBase = native?.base }
+  }
+  /// How often a block is entered before it is translated.
+  var hot = Block.hot
+  private(set) var nativeBase: UnsafeMutableRawPointer?
 
   init(index: Int, count: Int, model: CPUModel, clock: @escaping @Sendable () -> UInt64) {
     self.index = index

@@ -1,0 +1,304 @@
+/// A general register of the host (SDM vol. 2, 2.1.5): those that the ABI lets every function change.
+enum HostRegister: UInt8 {
+  case rax = 0
+  case rcx = 1
+  case rdx = 2
+  case rsp = 4
+  case rsi = 6
+  case rdi = 7
+  case r8 = 8
+  case r9 = 9
+  case r10 = 10
+  case r11 = 11
+
+  var low: UInt8 { rawValue & 7 }
+  var high: UInt8 { rawValue >> 3 }
+}
+
+/// An operand in memory: a base register and a displacement.
+struct HostAddress {
+  let base: HostRegister
+  let displacement: Int32
+
+  init(_ base: HostRegister, _ displacement: Int32 = 0) {
+    self.base = base
+    self.displacement = displacement
+  }
+}
+
+/// The operations that share encodings, by the number in bits 5:3 of the opcode (SDM vol. 2, table A-2).
+enum HostOperation: UInt8 {
+  case add = 0
+  case or = 1
+  case and = 4
+  case sub = 5
+  case xor = 6
+  case cmp = 7
+}
+
+/// The shifts, by the number in ModRM (SDM vol. 2, table A-6, group 2).
+enum HostShift: UInt8 {
+  case shl = 4
+  case shr = 5
+  case sar = 7
+}
+
+/// A condition by its number tttn (SDM vol. 2, B.1.4.7).
+enum HostCondition {
+  static let below: UInt8 = 2
+  static let equal: UInt8 = 4
+  static let notEqual: UInt8 = 5
+  static let belowOrEqual: UInt8 = 6
+  static let above: UInt8 = 7
+  static let parity: UInt8 = 10
+  static let less: UInt8 = 12
+}
+
+/// Writes instructions of the host, 64-bit code (SDM vol. 2). Sizes are in bytes; a register of one byte is its lowest.
+struct Assembler {
+  private(set) var bytes: [UInt8] = []
+
+  var count: Int { bytes.count }
+
+  mutating func removeAll() { bytes.removeAll(keepingCapacity: true) }
+
+  private mutating func doubleword(_ value: Int32) {
+    let value = UInt32(bitPattern: value)
+    for shift in stride(from: UInt32(0), to: 32, by: 8) { bytes.append(UInt8(truncatingIfNeeded: value >> shift)) }
+  }
+
+  mutating func quadword(_ value: UInt64) {
+    for shift in stride(from: UInt64(0), to: 64, by: 8) { bytes.append(UInt8(truncatingIfNeeded: value >> shift)) }
+  }
+
+  /// Prefixes: operand size, and REX where the size or a register needs it. `byte`: of a register of one byte.
+  private mutating func prefixes(size: Int, reg: UInt8, rm: UInt8, index: UInt8 = 0, byte: UInt8 = 0) {
+    if size == 2 { bytes.append(0x66) }
+    let rex = (size == 8 ? 8 : 0) | (reg >> 3) << 2 | (index >> 3) << 1 | rm >> 3
+    // SPL, BPL, SIL and DIL are AH, CH, DH and BH without it.
+    if rex != 0 || byte >= 4 { bytes.append(0x40 | rex) }
+  }
+
+  private mutating func operand(_ reg: UInt8, _ address: HostAddress) {
+    let fits = Int8(exactly: address.displacement) != nil
+    let mode: UInt8 = address.displacement == 0 ? 0 : fits ? 0x40 : 0x80
+    bytes.append(mode | (reg & 7) << 3 | address.base.low)
+    if address.base == .rsp { bytes.append(0x24) }
+    if mode == 0x40 {
+      bytes.append(UInt8(truncatingIfNeeded: address.displacement))
+    } else if mode == 0x80 {
+      doubleword(address.displacement)
+    }
+  }
+
+  private mutating func operand(_ reg: UInt8, _ rm: HostRegister) { bytes.append(0xC0 | (reg & 7) << 3 | rm.low) }
+
+  private mutating func memory(_ opcode: [UInt8], size: Int, _ reg: UInt8, _ address: HostAddress, byte: UInt8 = 0) {
+    prefixes(size: size, reg: reg, rm: address.base.rawValue, byte: byte)
+    bytes += opcode
+    operand(reg, address)
+  }
+
+  private mutating func registers(_ opcode: [UInt8], size: Int, _ reg: UInt8, _ rm: HostRegister, byte: UInt8 = 0) {
+    prefixes(size: size, reg: reg, rm: rm.rawValue, byte: byte)
+    bytes += opcode
+    operand(reg, rm)
+  }
+
+  /// Loads, zero-extended to 64 bits.
+  mutating func load(_ to: HostRegister, _ from: HostAddress, size: Int = 8) {
+    switch size {
+    case 1: memory([0x0F, 0xB6], size: 4, to.rawValue, from)
+    case 2: memory([0x0F, 0xB7], size: 4, to.rawValue, from)
+    default: memory([0x8B], size: size, to.rawValue, from)
+    }
+  }
+
+  /// Loads, sign-extended to 64 bits.
+  mutating func loadSigned(_ to: HostRegister, _ from: HostAddress, size: Int) {
+    switch size {
+    case 1: memory([0x0F, 0xBE], size: 8, to.rawValue, from)
+    case 2: memory([0x0F, 0xBF], size: 8, to.rawValue, from)
+    default: memory([0x63], size: 8, to.rawValue, from)
+    }
+  }
+
+  mutating func store(_ from: HostRegister, _ to: HostAddress, size: Int = 8) {
+    memory([size == 1 ? 0x88 : 0x89], size: size, from.rawValue, to, byte: size == 1 ? from.rawValue : 0)
+  }
+
+  /// Stores a 32-bit immediate, sign-extended to 8 bytes.
+  mutating func store(immediate: Int32, _ to: HostAddress, size: Int = 8) {
+    memory([0xC7], size: size, 0, to)
+    doubleword(immediate)
+  }
+
+  mutating func move(_ to: HostRegister, _ from: HostRegister, size: Int = 8) {
+    registers([0x8B], size: size, to.rawValue, from)
+  }
+
+  mutating func move(_ to: HostRegister, immediate: UInt64) {
+    if immediate <= 0xFFFF_FFFF {
+      prefixes(size: 4, reg: 0, rm: to.rawValue)
+      bytes.append(0xB8 | to.low)
+      doubleword(Int32(truncatingIfNeeded: immediate))
+    } else if let signed = Int32(exactly: Int64(bitPattern: immediate)) {
+      registers([0xC7], size: 8, 0, to)
+      doubleword(signed)
+    } else {
+      prefixes(size: 8, reg: 0, rm: to.rawValue)
+      bytes.append(0xB8 | to.low)
+      quadword(immediate)
+    }
+  }
+
+  /// Sign-extends the low `size` bytes to 64 bits.
+  mutating func signExtend(_ register: HostRegister, size: Int) {
+    let opcode: [UInt8] = size == 1 ? [0x0F, 0xBE] : size == 2 ? [0x0F, 0xBF] : [0x63]
+    registers(opcode, size: 8, register.rawValue, register)
+  }
+
+  /// Zero-extends the low 2 bytes.
+  mutating func zeroExtend16(_ register: HostRegister) { registers([0x0F, 0xB7], size: 4, register.rawValue, register) }
+
+  mutating func calculate(_ operation: HostOperation, _ to: HostRegister, _ from: HostRegister, size: Int = 8) {
+    let byte = size == 1 ? max(to.rawValue, from.rawValue) : 0
+    registers([operation.rawValue << 3 | (size == 1 ? 2 : 3)], size: size, to.rawValue, from, byte: byte)
+  }
+
+  mutating func calculate(_ operation: HostOperation, _ to: HostRegister, _ from: HostAddress, size: Int = 8) {
+    memory([operation.rawValue << 3 | 3], size: size, to.rawValue, from)
+  }
+
+  /// With an immediate of 32 bits, sign-extended; sizes 4 and 8.
+  mutating func calculate(_ operation: HostOperation, _ to: HostRegister, immediate: Int32, size: Int = 8) {
+    if let small = Int8(exactly: immediate) {
+      registers([0x83], size: size, operation.rawValue, to)
+      bytes.append(UInt8(bitPattern: small))
+    } else {
+      registers([0x81], size: size, operation.rawValue, to)
+      doubleword(immediate)
+    }
+  }
+
+  /// On memory with an immediate of 8 bits, sign-extended.
+  mutating func calculate(_ operation: HostOperation, _ to: HostAddress, immediate: Int8, size: Int = 8) {
+    memory([0x83], size: size, operation.rawValue, to)
+    bytes.append(UInt8(bitPattern: immediate))
+  }
+
+  /// `to` op= `from` in memory; sizes 4 and 8.
+  mutating func calculate(_ operation: HostOperation, _ to: HostAddress, _ from: HostRegister, size: Int = 8) {
+    memory([operation.rawValue << 3 | 1], size: size, from.rawValue, to)
+  }
+
+  mutating func test(_ a: HostRegister, _ b: HostRegister, size: Int = 8) {
+    let byte = size == 1 ? max(a.rawValue, b.rawValue) : 0
+    registers([size == 1 ? 0x84 : 0x85], size: size, b.rawValue, a, byte: byte)
+  }
+
+  mutating func complement(_ register: HostRegister) { registers([0xF7], size: 8, 2, register) }
+
+  mutating func shift(_ shift: HostShift, _ register: HostRegister, by count: UInt8, size: Int = 8) {
+    registers([0xC1], size: size, shift.rawValue, register)
+    bytes.append(count)
+  }
+
+  /// By CL.
+  mutating func shiftByCL(_ shift: HostShift, _ register: HostRegister, size: Int) {
+    registers([size == 1 ? 0xD2 : 0xD3], size: size, shift.rawValue, register, byte: size == 1 ? register.rawValue : 0)
+  }
+
+  /// All bits of the register become CF.
+  mutating func spreadCarry(_ register: HostRegister) { registers([0x1B], size: 8, register.rawValue, register) }
+
+  /// LEA of base + displacement.
+  mutating func loadAddress(_ to: HostRegister, _ base: HostRegister, _ displacement: Int32) {
+    memory([0x8D], size: 8, to.rawValue, HostAddress(base, displacement))
+  }
+
+  /// LEA of base + index << scale + displacement.
+  mutating func loadAddress(
+    _ to: HostRegister, _ base: HostRegister, _ index: HostRegister, scale: UInt8, _ displacement: Int32
+  ) {
+    prefixes(size: 8, reg: to.rawValue, rm: base.rawValue, index: index.rawValue)
+    bytes.append(0x8D)
+    bytes.append(0x84 | to.low << 3)
+    bytes.append(scale << 6 | index.low << 3 | base.low)
+    doubleword(displacement)
+  }
+
+  /// Loads or stores at base + index.
+  mutating func loadIndexed(_ to: HostRegister, _ base: HostRegister, _ index: HostRegister, size: Int) {
+    prefixes(size: size == 8 ? 8 : 4, reg: to.rawValue, rm: base.rawValue, index: index.rawValue)
+    bytes += size == 1 ? [0x0F, 0xB6] : size == 2 ? [0x0F, 0xB7] : [0x8B]
+    bytes.append(0x04 | to.low << 3)
+    bytes.append(index.low << 3 | base.low)
+  }
+
+  mutating func storeIndexed(_ from: HostRegister, _ base: HostRegister, _ index: HostRegister, size: Int) {
+    prefixes(size: size, reg: from.rawValue, rm: base.rawValue, index: index.rawValue)
+    bytes.append(size == 1 ? 0x88 : 0x89)
+    bytes.append(0x04 | from.low << 3)
+    bytes.append(index.low << 3 | base.low)
+  }
+
+  mutating func set(_ condition: UInt8, _ register: HostRegister) {
+    registers([0x0F, 0x90 | condition], size: 1, 0, register, byte: register.rawValue)
+  }
+
+  mutating func set(_ condition: UInt8, _ to: HostAddress) { memory([0x0F, 0x90 | condition], size: 1, 0, to) }
+
+  mutating func moveIf(_ condition: UInt8, _ to: HostRegister, _ from: HostRegister) {
+    registers([0x0F, 0x40 | condition], size: 8, to.rawValue, from)
+  }
+
+  /// SF, ZF, AF, PF and CF from AH.
+  mutating func loadFlags() { bytes.append(0x9E) }
+
+  mutating func pop(_ register: HostRegister) {
+    prefixes(size: 4, reg: 0, rm: register.rawValue)
+    bytes.append(0x58 | register.low)
+  }
+
+  mutating func ret() { bytes.append(0xC3) }
+
+  mutating func jump(through address: HostAddress) { memory([0xFF], size: 4, 4, address) }
+
+  // Targets of direct jumps are distances from where `bytes` begins.
+
+  mutating func jump(to target: Int) {
+    bytes.append(0xE9)
+    distance(to: target)
+  }
+
+  mutating func call(_ target: Int) {
+    bytes.append(0xE8)
+    distance(to: target)
+  }
+
+  mutating func jump(if condition: UInt8, to target: Int) {
+    bytes += [0x0F, 0x80 | condition]
+    distance(to: target)
+  }
+
+  /// Through a pointer that stands at `target`.
+  mutating func jump(throughPointerAt target: Int) {
+    bytes += [0xFF, 0x25]
+    distance(to: target)
+  }
+
+  private mutating func distance(to target: Int) { doubleword(Int32(truncatingIfNeeded: target - (count + 4))) }
+
+  /// A conditional jump over what comes until `land`.
+  mutating func skip(if condition: UInt8) -> Int {
+    bytes += [0x0F, 0x80 | condition]
+    doubleword(0)
+    return count
+  }
+
+  mutating func land(_ skip: Int) {
+    let distance = UInt32(count - skip)
+    for index in 0..<4 { bytes[skip - 4 + index] = UInt8(truncatingIfNeeded: distance >> UInt32(8 * index)) }
+  }
+}

@@ -1,0 +1,88 @@
+import CSoftCPU
+import LinuxSystem
+
+/// Memory for code of the host: one file mapped twice, so that nothing is writable and executable at the same address.
+// Safety: the vCPU's thread alone uses it.
+final class NativeCode {
+  /// Bytes. What has been translated is dropped when they are used up.
+  static let capacity = 16 << 20
+
+  private let writable: Mapping
+  private let executable: Mapping
+  let routines: Routines
+  /// Where the next block goes.
+  private(set) var cursor: Int
+  private let start: Int
+  /// A block did not fit.
+  private(set) var isFull = false
+  /// Handlers that code jumps to, by address: where in the table their pointer stands.
+  private var pointers: [UInt: Int] = [:]
+
+  /// The table of pointers comes first.
+  private static let pointerCount = 512
+
+  /// Nil: the host does not permit it, or has no memory.
+  init?() {
+    guard let file = try? LinuxSystem.Descriptor.memory(named: "vmrun-code", size: UInt64(Self.capacity)),
+      let writable = try? Mapping(sharing: file, count: Self.capacity),
+      let executable = try? Mapping(executing: file, count: Self.capacity)
+    else { return nil }
+    self.writable = writable
+    self.executable = executable
+    var assembler = Assembler()
+    var pointers: [UInt: Int] = [:]
+    routines = Routines(at: Self.pointerCount * 8, &assembler) { handler in
+      let slot = pointers.count * 8
+      pointers[Template.address(handler)] = slot
+      return slot
+    }
+    self.pointers = pointers
+    cursor = Self.pointerCount * 8
+    start = (cursor + assembler.count + 15) & ~15
+    for (address, slot) in pointers { self.writable.base.storeBytes(of: address, toByteOffset: slot, as: UInt.self) }
+    _ = append(assembler.bytes)
+  }
+
+  /// Where the pointer to a handler stands; nil: the table is full.
+  func pointer(_ handler: soft_handler) -> Int? {
+    let address = Template.address(handler)
+    if let slot = pointers[address] { return slot }
+    guard pointers.count < Self.pointerCount else { return nil }
+    let slot = pointers.count * 8
+    writable.base.storeBytes(of: address, toByteOffset: slot, as: UInt.self)
+    pointers[address] = slot
+    return slot
+  }
+
+  /// Puts code at the cursor; false: it does not fit.
+  func append(_ bytes: [UInt8]) -> Bool {
+    guard bytes.count <= Self.capacity - cursor else {
+      isFull = true
+      return false
+    }
+    bytes.withUnsafeBytes { source in
+      guard let from = source.baseAddress else { return }
+      (writable.base + cursor).copyMemory(from: from, byteCount: source.count)
+    }
+    cursor = (cursor + bytes.count + 15) & ~15
+    return true
+  }
+
+  /// Drops all blocks' code; none is being executed.
+  func removeAll() {
+    cursor = start
+    isFull = false
+  }
+
+  /// Where offset 0 is executed.
+  var base: UnsafeMutableRawPointer { executable.base }
+
+  /// Code at an offset, as what a micro-operation has.
+  func handler(at offset: Int) -> soft_handler { Self.handler(base + offset) }
+
+  // Safety: the address is one that code was put at; it is called as a handler only while that code is there.
+  @inline(__always)
+  static func handler(_ address: UnsafeMutableRawPointer) -> soft_handler {
+    unsafeBitCast(address, to: soft_handler.self)
+  }
+}

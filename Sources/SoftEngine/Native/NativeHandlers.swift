@@ -1,0 +1,67 @@
+import CSoftCPU
+
+/// Translates a block that has been executed often, and executes it.
+@inline(never) @c func softTranslate(_ state: State, _ op: MicroOp) {
+  if translate(state) { return goto(state, op) }
+  return next(state, op)
+}
+
+@inline(never)
+private func translate(_ state: State) -> Bool {
+  guard let block = currentBlock(state), block.pointee.native == Block.notTranslated,
+    let code = state.context.pointee.native
+  else { return false }
+  if Translator.translate(block, code) { return true }
+  // The outer loop makes room.
+  if code.isFull { soft_request_attention(state, Attention.code) }
+  return false
+}
+
+/// Continues a translated block behind an operation that a handler has done, or at one that is to be done anew.
+@c func softNativeContinue(_ state: State, _ op: MicroOp) {
+  guard let block = currentBlock(state), let entries = block.pointee.entries,
+    let base = state.context.pointee.nativeBase
+  else { return }
+  let first = UnsafePointer(block.pointee.operations)
+  return tail(
+    state, first, NativeCode.handler(base + (block.pointee.native &+ Int(entries[op - first]))))
+}
+
+@inline(__always)
+private func currentBlock(_ state: State) -> UnsafeMutablePointer<Block>? {
+  // Safety: set at the start of every block that is executed, which lives until it has been left.
+  state.pointee.block?.assumingMemoryBound(to: Block.self)
+}
+
+/// The operation whose code called a routine: the last that begins before the call's return address.
+@inline(never)
+private func callingOperation(_ state: State) -> MicroOp? {
+  guard let block = currentBlock(state), let entries = block.pointee.entries,
+    let base = state.context.pointee.nativeBase
+  else { return nil }
+  let returned = Int(truncatingIfNeeded: state.pointee.native_return) &- Int(bitPattern: base)
+  let offset = returned &- block.pointee.native
+  var (low, high) = (0, block.pointee.operationCount)
+  while high &- low > 1 {
+    let middle = (low &+ high) >> 1
+    if Int(entries[middle]) < offset { low = middle } else { high = middle }
+  }
+  return UnsafePointer(block.pointee.operations + low)
+}
+
+/// Goes to a handler's slow path for the operation that called a routine.
+@inline(__always)
+private func miss(_ state: State, _ handler: soft_handler) {
+  guard let op = callingOperation(state) else { return }
+  return tail(state, op, handler)
+}
+
+// What routines go to when the TLB does not permit an access; `linear` says which.
+
+@c func softNativeLoadMiss(_ state: State, _ op: MicroOp) { return miss(state, softLoadSlow) }
+@c func softNativeLoadForWriteMiss(_ state: State, _ op: MicroOp) { return miss(state, softLoadForWriteSlow) }
+@c func softNativeStoreMiss(_ state: State, _ op: MicroOp) { return miss(state, softStoreSlow) }
+@c func softNativePushMiss(_ state: State, _ op: MicroOp) { return miss(state, softPushSlow) }
+@c func softNativePopMiss(_ state: State, _ op: MicroOp) { return miss(state, softPopSlow) }
+/// The segment does not permit the access.
+@c func softNativeSegmentMiss(_ state: State, _ op: MicroOp) { return miss(state, softSegmentFault) }

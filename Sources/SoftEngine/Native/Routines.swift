@@ -1,0 +1,366 @@
+import CSoftCPU
+
+/// Where translated code finds what it works with. RDI: the state; RSI: the block's first micro-operation, always; RAX,
+/// RCX, RDX and R8 to R11 hold nothing from one micro-operation to the next. The stack is as a handler finds it.
+enum NativeState {
+  static let result = HostAddress(.rdi, soft_result_offset)
+  static let carries = HostAddress(.rdi, soft_carries_offset)
+  static let tlb = HostAddress(.rdi, soft_tlb_offset)
+  static let generation = HostAddress(.rdi, soft_tlb_generation_offset)
+  static let jumps = HostAddress(.rdi, soft_jumps_offset)
+  static let jumpTag = HostAddress(.rdi, soft_jump_tag_offset)
+  static let attention = HostAddress(.rdi, soft_attention_offset)
+  static let leave = HostAddress(.rdi, soft_leave_offset)
+  static let block = HostAddress(.rdi, soft_block_offset)
+  static let rip = HostAddress(.rdi, soft_rip_offset)
+  static let linear = HostAddress(.rdi, soft_linear_offset)
+  static let linearMask = HostAddress(.rdi, soft_linear_mask_offset)
+  static let nativeReturn = HostAddress(.rdi, soft_native_return_offset)
+
+  static func slot(_ slot: UInt8) -> HostAddress { HostAddress(.rdi, Int32(slot)) }
+
+  static let stackPointer = slot(Slot.general(General.rsp))
+  static let codePage = slot(Slot.codePage)
+}
+
+/// What blocks call, so that they stay small: offsets in the code.
+///
+/// A memory access has its linear address, or its offset in the segment, in RAX, the value to be stored in RDX and, if
+/// it is not flat, the segment's place in the state in R9. An operation has its operands in RAX and RCX, and its result
+/// in RAX; those of `binary` leave the guest's arithmetic flags in the host's, too.
+struct Routines {
+  struct Sized<Key: Hashable>: Hashable {
+    let key: Key
+    let size: Int
+  }
+
+  private(set) var load: [Template.Access: Int] = [:]
+  private(set) var loadForWrite: [Template.Access: Int] = [:]
+  private(set) var store: [Template.Access: Int] = [:]
+  private(set) var push = 0
+  private(set) var pop = 0
+  private(set) var binary: [Sized<Template.BinaryKind>: Int] = [:]
+  private(set) var step: [Sized<Int32>: Int] = [:]
+  private(set) var shift: [Sized<HostShift>: Int] = [:]
+  /// Gives the host the guest's arithmetic flags but AF.
+  private(set) var flags = 0
+  /// Finds the block at RIP, which is in RAX: RSI becomes its first operation. Returns from the block if it cannot.
+  private(set) var find = 0
+  /// Leaves with the block's first operation to `softBlock`, which attends to what is asked for.
+  private(set) var attend = 0
+  /// Where the pointer to `softFollow` stands.
+  let follow: Int
+
+  /// `pointer` gives a handler a place in the table of pointers.
+  init(at start: Int, _ a: inout Assembler, pointer: (soft_handler) -> Int) {
+    /// The slow path: tells where the block was and goes to a handler.
+    func miss(_ handler: soft_handler) -> (inout Assembler) -> Void {
+      let slot = pointer(handler) - start
+      return { a in
+        a.pop(.rcx)
+        a.store(.rcx, NativeState.nativeReturn)
+        a.jump(throughPointerAt: slot)
+      }
+    }
+    follow = pointer(softFollow)
+    let loadMiss = miss(softNativeLoadMiss)
+    let loadForWriteMiss = miss(softNativeLoadForWriteMiss)
+    let storeMiss = miss(softNativeStoreMiss)
+    let pushMiss = miss(softNativePushMiss)
+    let popMiss = miss(softNativePopMiss)
+    let segmentMiss = miss(softNativeSegmentMiss)
+
+    for size in [1, 2, 4, 8] {
+      for isFlat in [true, false] {
+        let access = Template.Access(size: size, isFlat: isFlat)
+        load[access] = start + a.count
+        a.access(access, write: false, miss: loadMiss, fault: segmentMiss) { a in
+          a.loadIndexed(.rax, .rax, .r8, size: size)
+        }
+        loadForWrite[access] = start + a.count
+        a.access(access, write: true, miss: loadForWriteMiss, fault: segmentMiss) { a in
+          a.loadIndexed(.rax, .rax, .r8, size: size)
+        }
+        store[access] = start + a.count
+        a.access(access, write: true, miss: storeMiss, fault: segmentMiss) { a in
+          a.storeIndexed(.rdx, .rax, .r8, size: size)
+        }
+      }
+      for kind in Template.BinaryKind.allCases {
+        binary[Sized(key: kind, size: size)] = start + a.count
+        a.binary(kind, size: size)
+      }
+      for kind in [HostShift.shl, .shr, .sar] {
+        shift[Sized(key: kind, size: size)] = start + a.count
+        a.shiftAndSetFlags(kind, size: size)
+      }
+    }
+    let quadword = Template.Access(size: 8, isFlat: true)
+    push = start + a.count
+    a.load(.rax, NativeState.stackPointer)
+    a.loadAddress(.rax, .rax, -8)
+    a.access(quadword, write: true, miss: pushMiss, fault: segmentMiss) { a in
+      a.storeIndexed(.rdx, .rax, .r8, size: 8)
+      a.store(.rax, NativeState.stackPointer)
+    }
+    pop = start + a.count
+    a.load(.rax, NativeState.stackPointer)
+    a.access(quadword, write: false, miss: popMiss, fault: segmentMiss) { a in
+      a.loadIndexed(.rcx, .rax, .r8, size: 8)
+      a.loadAddress(.rax, .rax, 8)
+      a.store(.rax, NativeState.stackPointer)
+      a.move(.rax, .rcx)
+    }
+    for size in [4, 8] {
+      for change in [1, -1] as [Int32] {
+        step[Sized(key: change, size: size)] = start + a.count
+        a.step(by: change, size: size)
+      }
+    }
+    flags = start + a.count
+    a.giveFlags()
+    find = start + a.count
+    a.findBlock()
+    attend = start + a.count
+    a.jump(throughPointerAt: pointer(softBlock) - start)
+  }
+}
+
+extension Assembler {
+  /// An access by the TLB; `hit` finds the linear address in RAX and what makes it a host address in R8.
+  fileprivate mutating func access(
+    _ access: Template.Access, write: Bool, miss: (inout Assembler) -> Void, fault: (inout Assembler) -> Void,
+    hit: (inout Assembler) -> Void
+  ) {
+    var faults: [Int] = []
+    let last = Int32(access.size - 1)
+    if !access.isFlat {
+      calculate(.add, .r9, .rdi)
+      loadAddress(.r8, .rax, last)
+      calculate(.cmp, .rax, HostAddress(.r9, write ? soft_write_low_offset : soft_read_low_offset))
+      faults.append(skip(if: HostCondition.below))
+      calculate(.cmp, .r8, HostAddress(.r9, write ? soft_write_high_offset : soft_read_high_offset))
+      faults.append(skip(if: HostCondition.above))
+      calculate(.cmp, .rax, .r8)
+      faults.append(skip(if: HostCondition.above))
+      calculate(.add, .rax, HostAddress(.r9, soft_linear_base_offset))
+      calculate(.and, .rax, NativeState.linearMask)
+    }
+    // `TLB.entry`: (linear ^ linear >> 12) >> 12, modulo the number of entries of 32 bytes.
+    move(.rcx, .rax)
+    shift(.shr, .rcx, by: 12)
+    calculate(.xor, .rcx, .rax)
+    shift(.shr, .rcx, by: 7)
+    calculate(.and, .rcx, immediate: Int32((TLB.count - 1) << 5), size: 4)
+    calculate(.add, .rcx, NativeState.tlb)
+    // `TLB.tag`
+    loadAddress(.r8, .rax, last)
+    calculate(.and, .r8, immediate: -4096)
+    calculate(.or, .r8, NativeState.generation)
+    calculate(.cmp, .r8, HostAddress(.rcx, write ? soft_write_tag_offset : soft_read_tag_offset))
+    let missed = skip(if: HostCondition.notEqual)
+    load(.r8, HostAddress(.rcx, soft_addend_offset))
+    hit(&self)
+    ret()
+    land(missed)
+    store(.rax, NativeState.linear)
+    miss(&self)
+    guard !faults.isEmpty else { return }
+    for skip in faults { land(skip) }
+    fault(&self)
+  }
+
+  /// The carries out of the bits of an operand in RDX, as `Carries.vector` makes of them; changes R8.
+  private mutating func storeCarries(size: Int) {
+    if size == 8 {
+      move(.r8, immediate: Carries.cfAndOF | Carries.af)
+      calculate(.and, .rdx, .r8)
+    } else {
+      move(.r8, .rdx, size: 4)
+      calculate(.and, .r8, immediate: Int32(Carries.af), size: 4)
+      shift(.shl, .rdx, by: UInt8(64 - 8 * size))
+      calculate(.or, .rdx, .r8)
+    }
+    store(.rdx, NativeState.carries)
+  }
+
+  private mutating func storeResult(_ register: HostRegister, size: Int) {
+    if size < 8 { signExtend(register, size: size) }
+    store(register, NativeState.result)
+  }
+
+  fileprivate mutating func binary(_ kind: Template.BinaryKind, size: Int) {
+    // Operands are zero-extended: bits above them do not matter.
+    let wide = max(4, size)
+    switch kind {
+    case .add:
+      move(.rdx, .rax)
+      calculate(.and, .rdx, .rcx)
+      move(.r8, .rax)
+      calculate(.or, .r8, .rcx)
+      move(.r9, .rax)
+      calculate(.add, .r9, .rcx, size: wide)
+      move(.r10, .r9)
+      complement(.r10)
+      calculate(.and, .r8, .r10)
+      calculate(.or, .rdx, .r8)
+      storeCarries(size: size)
+      storeResult(.r9, size: size)
+      calculate(.add, .rax, .rcx, size: size)
+    case .sub, .cmp:
+      move(.rdx, .rax)
+      complement(.rdx)
+      move(.r8, .rdx)
+      calculate(.and, .r8, .rcx)
+      calculate(.or, .rdx, .rcx)
+      move(.r9, .rax)
+      calculate(.sub, .r9, .rcx, size: wide)
+      calculate(.and, .rdx, .r9)
+      calculate(.or, .rdx, .r8)
+      storeCarries(size: size)
+      storeResult(.r9, size: size)
+      calculate(kind == .sub ? .sub : .cmp, .rax, .rcx, size: size)
+    case .and, .test, .or, .xor:
+      calculate(kind == .or ? .or : kind == .xor ? .xor : .and, .rax, .rcx, size: wide)
+      move(.r9, .rax)
+      storeResult(.r9, size: size)
+      store(immediate: 0, NativeState.carries)
+      test(.rax, .rax, size: size)
+    }
+    ret()
+  }
+
+  /// INC and DEC: CF stays. As `Inc` and `Dec` do it.
+  fileprivate mutating func step(by change: Int32, size: Int) {
+    move(.rdx, .rax)
+    move(.r9, .rax)
+    calculate(.add, .r9, immediate: change, size: size)
+    if change > 0 {
+      move(.rcx, .r9)
+      complement(.rcx)
+      calculate(.and, .rdx, .rcx)
+    } else {
+      complement(.rdx)
+      calculate(.and, .rdx, .r9)
+    }
+    move(.r8, .rdx, size: 4)
+    calculate(.and, .r8, immediate: Int32(Carries.af), size: 4)
+    if size == 4 { shift(.shl, .rdx, by: 32) }
+    loadAddress(.rcx, .rdx, .rdx, scale: 0, 0)
+    calculate(.xor, .rcx, .rdx)
+    shift(.shr, .rcx, by: 63)
+    load(.r10, NativeState.carries)
+    shift(.shr, .r10, by: 63)
+    calculate(.xor, .rcx, .r10)
+    shift(.shl, .rcx, by: 62)
+    shift(.shl, .r10, by: 63)
+    calculate(.or, .rcx, .r10)
+    calculate(.or, .rcx, .r8)
+    store(.rcx, NativeState.carries)
+    move(.rax, .r9)
+    storeResult(.r9, size: size)
+    ret()
+  }
+
+  /// By CL, which is neither 0 nor the operand's width or more. As `Shl`, `Shr` and `Sar` do it: bit 62 of the carries is
+  /// CF ^ OF.
+  fileprivate mutating func shiftAndSetFlags(_ kind: HostShift, size: Int) {
+    shiftByCL(kind, .rax, size: size)
+    spreadCarry(.rdx)
+    move(.r9, .rax)
+    storeResult(.r9, size: size)
+    switch kind {
+    case .shl:
+      shift(.shl, .rdx, by: 63)
+      shift(.shr, .r9, by: 63)
+      shift(.shl, .r9, by: 62)
+      calculate(.or, .rdx, .r9)
+    case .shr:
+      shift(.shl, .r9, by: UInt8(64 - 8 * size + 1))
+      shift(.shr, .r9, by: 63)
+      calculate(.and, .rdx, immediate: 1, size: 4)
+      calculate(.xor, .r9, .rdx)
+      shift(.shl, .r9, by: 62)
+      shift(.shl, .rdx, by: 63)
+      calculate(.or, .rdx, .r9)
+    case .sar:
+      shift(.shl, .rdx, by: 62)
+    }
+    store(.rdx, NativeState.carries)
+    ret()
+  }
+
+  /// From `result` and `carries`, as Flags.swift explains them.
+  fileprivate mutating func giveFlags() {
+    load(.rcx, NativeState.result)
+    load(.rdx, NativeState.carries)
+    // AH: SF, ZF, PF and CF where SAHF wants them.
+    move(.rax, .rdx)
+    shift(.shr, .rax, by: 63)
+    move(.r8, .rdx)
+    shift(.shl, .r8, by: 63)
+    calculate(.xor, .r8, .rcx)
+    shift(.shr, .r8, by: 63)
+    shift(.shl, .r8, by: 7)
+    calculate(.or, .rax, .r8)
+    test(.rcx, .rcx)
+    set(HostCondition.equal, .r8)
+    shift(.shl, .r8, by: 6)
+    calculate(.and, .r8, immediate: 0x40, size: 4)
+    calculate(.or, .rax, .r8)
+    move(.r8, .rdx)
+    shift(.shr, .r8, by: 8)
+    calculate(.xor, .r8, .rcx, size: 1)
+    set(HostCondition.parity, .r8)
+    shift(.shl, .r8, by: 2)
+    calculate(.and, .r8, immediate: 4, size: 4)
+    calculate(.or, .rax, .r8)
+    shift(.shl, .rax, by: 8)
+    // OF: 1 + 127 overflows in a byte, 0 + 127 does not.
+    loadAddress(.rcx, .rdx, .rdx, scale: 0, 0)
+    calculate(.xor, .rcx, .rdx)
+    shift(.shr, .rcx, by: 63)
+    move(.rdx, immediate: 127)
+    calculate(.add, .rcx, .rdx, size: 1)
+    loadFlags()
+    ret()
+  }
+
+  /// As `softDispatch` does it.
+  fileprivate mutating func findBlock() {
+    store(.rax, NativeState.rip)
+    // `JumpCache.index`
+    move(.rcx, .rax)
+    shift(.shr, .rcx, by: 12)
+    move(.rdx, .rax)
+    shift(.shr, .rdx, by: 18)
+    calculate(.xor, .rcx, .rdx)
+    calculate(.and, .rcx, immediate: Int32(JumpCache.pages - 1), size: 4)
+    shift(.shl, .rcx, by: UInt8(JumpCache.perPage.trailingZeroBitCount), size: 4)
+    move(.rdx, .rax)
+    shift(.shr, .rdx, by: 7)
+    calculate(.xor, .rdx, .rax)
+    calculate(.and, .rdx, immediate: Int32(JumpCache.perPage - 1), size: 4)
+    calculate(.or, .rcx, .rdx)
+    // An entry has 24 bytes.
+    loadAddress(.rcx, .rcx, .rcx, scale: 1, 0)
+    shift(.shl, .rcx, by: 3)
+    calculate(.add, .rcx, NativeState.jumps)
+    calculate(.xor, .rax, NativeState.jumpTag)
+    calculate(.cmp, .rax, HostAddress(.rcx, soft_jump_entry_tag_offset))
+    let other = skip(if: HostCondition.notEqual)
+    load(.rdx, HostAddress(.rcx, soft_jump_target_offset))
+    test(.rdx, .rdx)
+    let none = skip(if: HostCondition.equal)
+    move(.rsi, .rdx)
+    load(.rax, HostAddress(.rcx, soft_jump_code_page_offset))
+    store(.rax, NativeState.codePage)
+    ret()
+    land(other)
+    land(none)
+    // Past the block, to whoever called the interpreter.
+    loadAddress(.rsp, .rsp, 8)
+    store(immediate: Int32(LeaveReason.dispatch), NativeState.leave, size: 4)
+    ret()
+  }
+}

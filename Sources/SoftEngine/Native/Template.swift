@@ -1,0 +1,116 @@
+import CSoftCPU
+
+/// What a micro-operation is to the translator: those that have host code of their own. Sizes are in bytes.
+enum Template {
+  case block
+  case nothing
+  case move(size: Int)
+  case moveImmediate(size: Int)
+  case extend(signed: Bool, from: Int, to: Int)
+  case address(size: Int)
+  case load(Access)
+  case loadForWrite(Access)
+  case store(Access)
+  case push
+  case pop
+  case binary(BinaryKind, size: Int, immediate: Bool)
+  case step(by: Int32, size: Int)
+  case shift(HostShift, size: Int)
+  case setIf
+  case moveIf(size: Int)
+  case branch(UInt8)
+  case jump
+  case jumpIndirect
+
+  struct Access: Hashable {
+    let size: Int
+    let isFlat: Bool
+  }
+
+  enum BinaryKind: Int, CaseIterable {
+    case add, or, and, sub, xor, cmp, test
+
+    var writes: Bool { self != .cmp && self != .test }
+  }
+
+  /// Of a micro-operation; nil: its handler is called.
+  static func of(_ op: soft_op) -> Template? {
+    guard let template = table[address(op.handler)] else { return nil }
+    switch template {
+    // By CL, which may be 0 and leave the flags alone.
+    case .shift(_, let size):
+      guard op.src == Slot.zero, (1..<UInt8(8 * size)).contains(shiftCount(op, size: size)) else { return nil }
+    // 16-bit targets wrap within the segment.
+    case .branch, .jump: if op.shift == 2 { return nil }
+    default: break
+    }
+    return template
+  }
+
+  /// By how many bits an immediate shifts.
+  static func shiftCount(_ op: soft_op, size: Int) -> UInt8 {
+    UInt8(truncatingIfNeeded: op.imm) & (size == 8 ? 63 : 31)
+  }
+
+  static func address(_ handler: soft_handler) -> UInt { unsafeBitCast(handler, to: UInt.self) }
+
+  private static let sizes = [1, 2, 4, 8]
+
+  private static func list(_ handlers: (soft_handler, soft_handler, soft_handler, soft_handler)) -> [soft_handler] {
+    [handlers.0, handlers.1, handlers.2, handlers.3]
+  }
+
+  private static let table: [UInt: Template] = makeTable()
+
+  private static func makeTable() -> [UInt: Template] {
+    var table: [UInt: Template] = [:]
+    func add(_ handler: soft_handler, _ template: Template) { table[address(handler)] = template }
+    func add(_ handlers: SizedHandlers, _ template: (Int) -> Template) {
+      for (handler, size) in zip(list(handlers.handlers), sizes) { add(handler, template(size)) }
+    }
+    add(softBlock, .block)
+    add(softNop, .nothing)
+    add(.moveRegister) { .move(size: $0) }
+    add(.moveImmediate) { .moveImmediate(size: $0) }
+    for (from, to) in [(1, 2), (1, 4), (1, 8), (2, 4), (2, 8), (4, 8)] {
+      for signed in [false, true] {
+        guard let handler = extensionHandler(signed: signed, from: UInt8(from), to: UInt8(to)) else { continue }
+        add(handler, .extend(signed: signed, from: from, to: to))
+      }
+    }
+    add(softAddress32, .address(size: 4))
+    add(softAddress64, .address(size: 8))
+    add(.loadFlat) { .load(Access(size: $0, isFlat: true)) }
+    add(.loadSegmented) { .load(Access(size: $0, isFlat: false)) }
+    add(.loadForWriteFlat) { .loadForWrite(Access(size: $0, isFlat: true)) }
+    add(.loadForWriteSegmented) { .loadForWrite(Access(size: $0, isFlat: false)) }
+    add(.storeFlat) { .store(Access(size: $0, isFlat: true)) }
+    add(.storeSegmented) { .store(Access(size: $0, isFlat: false)) }
+    add(softPushFlat64, .push)
+    add(softPopFlat64, .pop)
+    let binaries: [(BinaryHandlers, BinaryKind)] = [
+      (.add, .add), (.or, .or), (.and, .and), (.sub, .sub), (.xor, .xor), (.cmp, .cmp), (.test, .test),
+    ]
+    for (handlers, kind) in binaries {
+      for (handler, size) in zip(list(handlers.register), sizes) {
+        add(handler, .binary(kind, size: size, immediate: false))
+      }
+      for (handler, size) in zip(list(handlers.immediate), sizes) {
+        add(handler, .binary(kind, size: size, immediate: true))
+      }
+    }
+    for (handlers, change) in [(SizedHandlers.inc, Int32(1)), (.dec, -1)] {
+      add(handlers.handlers.2, .step(by: change, size: 4))
+      add(handlers.handlers.3, .step(by: change, size: 8))
+    }
+    add(.shl) { .shift(.shl, size: $0) }
+    add(.shr) { .shift(.shr, size: $0) }
+    add(.sar) { .shift(.sar, size: $0) }
+    add(softSetIf, .setIf)
+    for (handler, size) in zip(list(SizedHandlers.moveIf.handlers), sizes).dropFirst() { add(handler, .moveIf(size: size)) }
+    for condition in 0..<16 as Range<UInt8> { add(branchHandler(condition), .branch(condition)) }
+    add(softJump, .jump)
+    add(softJumpIndirect, .jumpIndirect)
+    return table
+  }
+}

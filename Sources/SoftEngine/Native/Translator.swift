@@ -1,0 +1,336 @@
+import CSoftCPU
+
+/// Turns a block's micro-operations into code of the host. Those that have a template become code; the others' handlers
+/// are called as ever. The state in memory is the same after each of them as if handlers had executed it: so any of them
+/// may fault, wait for a device or be executed anew.
+struct Translator {
+  private var a = Assembler()
+  /// Where the block will stand in the code.
+  private var origin = 0
+  /// The host has the guest's arithmetic flags.
+  private var flagsAreInHost = false
+  private let operations: UnsafeMutablePointer<soft_op>
+  private let count: Int
+  private let templates: [Template?]
+  private let routines: Routines
+
+  private init(_ code: NativeCode, _ block: UnsafeMutablePointer<Block>) {
+    routines = code.routines
+    origin = code.cursor
+    let operations = block.pointee.operations
+    self.operations = operations
+    count = block.pointee.operationCount
+    templates = (0..<count).map { Template.of(operations[$0]) }
+  }
+
+  /// Translates a block, whose operations lead into the code from then on; false: it stays as it is.
+  static func translate(_ block: UnsafeMutablePointer<Block>, _ code: NativeCode) -> Bool {
+    var translator = Translator(code, block)
+    return translator.translate(block, code)
+  }
+
+  private mutating func translate(_ block: UnsafeMutablePointer<Block>, _ code: NativeCode) -> Bool {
+    // Where handlers do most of the work, going in and out only costs.
+    guard templates.count(where: { $0 != nil }) * 2 > count else { return false }
+    let entries = UnsafeMutablePointer<UInt32>.allocate(capacity: count)
+    /// Operations that are not entered by `softNativeContinue`, with where they are.
+    var handlers: [(index: Int, handler: soft_handler)] = []
+    var continuations: [(index: Int, offset: Int)] = []
+    for index in 0..<count {
+      let followsHandler = index > 0 && templates[index - 1] == nil
+      guard templates[index] != nil else {
+        handlers.append((index, operations[index].handler))
+        entries[index] = UInt32(a.count)
+        // Handler to handler it goes as without translation.
+        if followsHandler { continue }
+        guard let pointer = code.pointer(operations[index].handler) else {
+          entries.deallocate()
+          return false
+        }
+        pointToOperation(index)
+        a.jump(throughPointerAt: pointer - origin)
+        continue
+      }
+      if followsHandler {
+        continuations.append((index, a.count))
+        a.loadAddress(.rsi, .rsi, -Int32(index * MemoryLayout<soft_op>.stride))
+        flagsAreInHost = false
+      }
+      entries[index] = UInt32(a.count)
+      emit(index)
+    }
+    guard code.append(a.bytes) else {
+      entries.deallocate()
+      return false
+    }
+    block.pointee.entries = entries
+    block.pointee.native = origin
+    for index in 1..<count { operations[index].handler = softNativeContinue }
+    for (index, handler) in handlers { operations[index].handler = handler }
+    for (index, offset) in continuations { operations[index].handler = code.handler(at: origin + offset) }
+    operations[0].handler = code.handler(at: origin)
+    return true
+  }
+
+  /// RSI becomes the operation's, as its handler wants it.
+  private mutating func pointToOperation(_ index: Int) {
+    if index > 0 { a.loadAddress(.rsi, .rsi, Int32(index * MemoryLayout<soft_op>.stride)) }
+  }
+
+  private mutating func call(_ routine: Int?) {
+    // Every routine that a template names exists.
+    a.call((routine ?? routines.attend) - origin)
+  }
+
+  private func place(_ slot: UInt8) -> HostAddress { NativeState.slot(slot) }
+
+  /// Writes a register operand from RAX, whose upper half is clear if it has 4 bytes.
+  private mutating func setRegister(_ slot: UInt8, size: Int) {
+    a.store(.rax, place(slot), size: size == 4 ? 8 : size)
+  }
+
+  /// Emits the code of an operation that has a template.
+  private mutating func emit(_ index: Int) {
+    guard let template = templates[index] else { return }
+    let op = operations[index]
+    switch template {
+    case .block:
+      a.load(.rax, HostAddress(.rsi, soft_aux_offset))
+      a.store(.rax, NativeState.block)
+      a.calculate(.cmp, NativeState.attention, immediate: 0, size: 4)
+      a.jump(if: HostCondition.notEqual, to: routines.attend - origin)
+    case .nothing: break
+    case .move(let size):
+      a.load(.rax, place(op.src), size: size)
+      setRegister(op.dst, size: size)
+    case .moveImmediate(let size):
+      if size == 8, let value = Int32(exactly: op.imm) {
+        a.store(immediate: value, place(op.dst))
+      } else {
+        a.move(.rax, immediate: Self.immediate(op, size: size))
+        setRegister(op.dst, size: size)
+      }
+    case .extend(let signed, let from, let to):
+      if signed {
+        a.loadSigned(.rax, place(op.src), size: from)
+        if to == 4 { a.move(.rax, .rax, size: 4) }
+      } else {
+        a.load(.rax, place(op.src), size: from)
+      }
+      setRegister(op.dst, size: to)
+    case .address(let size):
+      emitOffset(op)
+      emitMask(size == 4 ? op.aux & 0xFFFF_FFFF : op.aux)
+      setRegister(op.dst, size: size)
+    case .load(let access):
+      emitAddress(op, access)
+      call(routines.load[access])
+      setRegister(op.dst, size: access.size)
+    case .loadForWrite(let access):
+      emitAddress(op, access)
+      call(routines.loadForWrite[access])
+      setRegister(op.dst, size: access.size)
+    case .store(let access):
+      emitAddress(op, access)
+      a.load(.rdx, place(op.src), size: access.size)
+      call(routines.store[access])
+    case .push:
+      flagsAreInHost = false
+      a.load(.rdx, place(op.src))
+      call(routines.push)
+    case .pop:
+      flagsAreInHost = false
+      call(routines.pop)
+      setRegister(op.dst, size: 8)
+    case .binary(let kind, let size, let immediate): emitBinary(index, kind, size, immediate)
+    case .step(let change, let size):
+      a.load(.rax, place(op.dst), size: size)
+      call(routines.step[.init(key: change, size: size)])
+      flagsAreInHost = false
+      setRegister(op.dst, size: size)
+    case .shift(let kind, let size): emitShift(index, kind, size)
+    case .setIf: a.set(hostCondition(op.base), place(op.dst))
+    case .moveIf(let size):
+      let condition = hostCondition(op.base)
+      a.load(.rax, place(op.dst), size: size)
+      a.load(.rcx, place(op.src), size: size)
+      a.moveIf(condition, .rax, .rcx)
+      setRegister(op.dst, size: size)
+    case .branch(let condition):
+      let skip = a.skip(if: hostCondition(condition) ^ 1)
+      emitFollow(index)
+      a.land(skip)
+    case .jump: emitFollow(index)
+    case .jumpIndirect:
+      a.load(.rax, place(op.src))
+      emitMask(op.aux)
+      emitFind()
+    }
+  }
+
+  /// Cuts RAX; flags stay.
+  private mutating func emitMask(_ mask: UInt64) {
+    switch mask {
+    case .max: break
+    case 0xFFFF_FFFF: a.move(.rax, .rax, size: 4)
+    default: a.zeroExtend16(.rax)
+    }
+  }
+
+  /// RAX = base + index << scale + displacement; flags stay.
+  private mutating func emitOffset(_ op: soft_op) {
+    let hasBase = op.base != Slot.zero
+    let hasIndex = op.index != Slot.zero
+    let displacement = Int32(exactly: op.imm)
+    if hasBase {
+      a.load(.rax, place(op.base))
+      if displacement == nil {
+        a.move(.rcx, immediate: UInt64(bitPattern: op.imm))
+        a.loadAddress(.rax, .rax, .rcx, scale: 0, 0)
+      }
+    } else {
+      a.move(.rax, immediate: UInt64(bitPattern: op.imm))
+    }
+    let rest = hasBase ? displacement ?? 0 : 0
+    if hasIndex {
+      a.load(.rcx, place(op.index))
+      a.loadAddress(.rax, .rax, .rcx, scale: op.shift & 3, rest)
+    } else if rest != 0 {
+      a.loadAddress(.rax, .rax, rest)
+    }
+  }
+
+  /// What a memory routine wants.
+  private mutating func emitAddress(_ op: soft_op, _ access: Template.Access) {
+    emitOffset(op)
+    flagsAreInHost = false
+    if access.isFlat { return }
+    emitMask(op.aux)
+    let offset = Int(soft_segment_offset) + Int(op.segment & 7) * MemoryLayout<soft_segment>.stride
+    a.move(.r9, immediate: UInt64(offset))
+  }
+
+  private mutating func emitBinary(_ index: Int, _ kind: Template.BinaryKind, _ size: Int, _ immediate: Bool) {
+    let op = operations[index]
+    if flagsAreDead(after: index) {
+      guard kind.writes else { return }
+    }
+    a.load(.rax, place(op.dst), size: size)
+    if immediate {
+      a.move(.rcx, immediate: Self.immediate(op, size: size))
+    } else {
+      a.load(.rcx, place(op.src), size: size)
+    }
+    if flagsAreDead(after: index), let operation = Self.hostOperation(kind) {
+      a.calculate(operation, .rax, .rcx, size: max(4, size))
+      flagsAreInHost = false
+    } else {
+      call(routines.binary[.init(key: kind, size: size)])
+      flagsAreInHost = true
+    }
+    if kind.writes { setRegister(op.dst, size: size) }
+  }
+
+  /// The immediate operand, cut to its size.
+  private static func immediate(_ op: soft_op, size: Int) -> UInt64 {
+    UInt64(bitPattern: op.imm) & (.max >> UInt64(64 - 8 * size))
+  }
+
+  private static func hostOperation(_ kind: Template.BinaryKind) -> HostOperation? {
+    switch kind {
+    case .add: .add
+    case .or: .or
+    case .and: .and
+    case .sub: .sub
+    case .xor: .xor
+    case .cmp, .test: nil
+    }
+  }
+
+  /// Whether an operation that replaces all arithmetic flags follows before one that may look at them or fault.
+  private func flagsAreDead(after index: Int) -> Bool {
+    var next = index + 1
+    while next < count {
+      switch templates[next] {
+      case .nothing, .move, .moveImmediate, .extend, .address: next += 1
+      case .binary: return true
+      default: return false
+      }
+    }
+    return false
+  }
+
+  private mutating func emitShift(_ index: Int, _ kind: HostShift, _ size: Int) {
+    let op = operations[index]
+    let count = Template.shiftCount(op, size: size)
+    a.load(.rax, place(op.dst), size: size)
+    if flagsAreDead(after: index), size >= 4 {
+      a.shift(kind, .rax, by: count, size: size)
+    } else {
+      a.move(.rcx, immediate: UInt64(count))
+      call(routines.shift[.init(key: kind, size: size)])
+    }
+    flagsAreInHost = false
+    setRegister(op.dst, size: size)
+  }
+
+  /// Emits what gives the host flags by which a condition of the guest can be told, and says by which of the host's.
+  private mutating func hostCondition(_ condition: UInt8) -> UInt8 {
+    if flagsAreInHost { return condition }
+    switch condition >> 1 {
+    case HostCondition.equal >> 1:
+      a.calculate(.cmp, NativeState.result, immediate: 0)
+      return condition
+    case HostCondition.below >> 1:
+      // CF is the sign of the carries.
+      a.calculate(.cmp, NativeState.carries, immediate: 0)
+      return HostCondition.less | condition & 1
+    default:
+      call(routines.flags)
+      flagsAreInHost = true
+      return condition
+    }
+  }
+
+  /// Goes where a direct branch goes.
+  private mutating func emitFollow(_ index: Int) {
+    let op = operations[index]
+    if op.aux == Link.never {
+      a.load(.rax, NativeState.codePage)
+      if let distance = Int32(exactly: op.imm) {
+        a.loadAddress(.rax, .rax, distance)
+      } else {
+        a.move(.rcx, immediate: UInt64(bitPattern: op.imm))
+        a.loadAddress(.rax, .rax, .rcx, scale: 0, 0)
+      }
+      if op.shift == 4 { a.move(.rax, .rax, size: 4) }
+      return emitFind()
+    }
+    if let target = MicroOp(bitPattern: UInt(op.aux)), op.aux > Link.never {
+      if target == UnsafePointer(operations) {
+        return a.jump(to: 0)
+      }
+      // Safety: the first operation's `aux` is its block, which dies with this one.
+      let block = UnsafeMutablePointer<Block>(bitPattern: UInt(target.pointee.aux))
+      if let native = block?.pointee.native, native != Block.notTranslated {
+        a.move(.rsi, immediate: op.aux)
+        return a.jump(to: native - origin)
+      }
+    }
+    // Linked meanwhile?
+    a.load(.rax, HostAddress(.rsi, Int32(index * MemoryLayout<soft_op>.stride) + soft_aux_offset))
+    a.calculate(.cmp, .rax, immediate: Int32(Link.never))
+    let unlinked = a.skip(if: HostCondition.belowOrEqual)
+    a.move(.rsi, .rax)
+    a.jump(through: HostAddress(.rsi))
+    a.land(unlinked)
+    pointToOperation(index)
+    a.jump(throughPointerAt: routines.follow - origin)
+  }
+
+  /// Goes to the block at RIP, which is in RAX.
+  private mutating func emitFind() {
+    call(routines.find)
+    a.jump(through: HostAddress(.rsi))
+  }
+}
