@@ -8,6 +8,29 @@ soft_code_page *soft_make_code_pages(size_t count) { return calloc(count, sizeof
 
 void soft_free_code_pages(soft_code_page *pages) { free(pages); }
 
+static void *make_table(size_t count, size_t size) {
+  void *table = calloc(count, size);
+  if (table == NULL) abort();
+  return table;
+}
+
+soft_tlb_entry *soft_make_tlb(size_t count) { return make_table(count, sizeof(soft_tlb_entry)); }
+
+soft_jump *soft_make_jumps(size_t count) { return make_table(count, sizeof(soft_jump)); }
+
+void soft_free_tables(soft_tlb_entry *tlb, soft_jump *jumps) {
+  free(tlb);
+  free(jumps);
+}
+
+uint8_t soft_equal_lines(const void *a, const void *b, uint64_t lines) {
+  for (; lines != 0; lines &= lines - 1) {
+    size_t offset = (size_t)__builtin_ctzll(lines) * 64;
+    if (memcmp((const char *)a + offset, (const char *)b + offset, 64) != 0) return 0;
+  }
+  return 1;
+}
+
 void soft_host_cpuid(uint32_t leaf, uint32_t *registers) {
   registers[0] = registers[1] = registers[2] = registers[3] = 0;
   __get_cpuid_count(leaf, 0, &registers[0], &registers[1], &registers[2], &registers[3]);

@@ -58,9 +58,8 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     if let single { BlockCache.free(single) }
     context.pointee.blocks.deallocate(state)
     context.pointee.map.deallocate()
-    context.pointee.tlb.deallocate()
+    soft_free_tables(context.pointee.tlb, context.pointee.jumps)
     context.pointee.codeTLB.deallocate()
-    context.pointee.jumps.deallocate()
     context.pointee.code.deallocate()
     context.pointee.transfer.deallocate()
     context.deinitialize(count: 1)
@@ -257,7 +256,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
       context.pointee.blocks.removeAll(state)
       native.removeAll()
     }
-    context.pointee.blocks.freeDead()
+    context.pointee.blocks.freeDead(state)
     if let single {
       BlockCache.free(single)
       self.single = nil

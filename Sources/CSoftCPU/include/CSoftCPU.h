@@ -315,6 +315,14 @@ static inline uint8_t soft_equal(const void *_Nonnull a, const void *_Nonnull b,
   return __builtin_memcmp(a, b, size) == 0;
 }
 
+/// 1: two pages are equal in those of their 64 bytes whose bit is set in `lines`.
+uint8_t soft_equal_lines(const void *_Nonnull a, const void *_Nonnull b, uint64_t lines);
+
+/// Empty tables, which the host backs where they are used. They abort where there is no memory, as Swift's do.
+soft_tlb_entry *_Nonnull soft_make_tlb(size_t count);
+soft_jump *_Nonnull soft_make_jumps(size_t count);
+void soft_free_tables(soft_tlb_entry *_Nonnull tlb, soft_jump *_Nonnull jumps);
+
 /// `count` zeroed pages, which the host backs when they are first used; NULL: no memory.
 soft_code_page *_Nullable soft_make_code_pages(size_t count);
 void soft_free_code_pages(soft_code_page *_Nullable pages);

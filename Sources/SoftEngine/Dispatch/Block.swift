@@ -37,13 +37,34 @@ struct BlockCache {
   private static let bucketBits: UInt64 = 17
   private static let bucketCount = 1 << Int(bucketBits)
 
+  /// The blocks made from a page of guest memory.
+  private struct Page {
+    var blocks: [UnsafeMutablePointer<Block>] = []
+    /// What the page held when they were made, and which 64 bytes of it they are made from.
+    let copy = UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 64)
+    var lines: UInt64 = 0
+
+    /// Adds bytes that a block is made from.
+    mutating func add(_ host: UnsafeMutableRawPointer, offset: Int, count: Int) {
+      let first = offset >> 6
+      let last = min(63, (offset + max(count, 1) - 1) >> 6)
+      for line in first...last where lines >> UInt64(line) & 1 == 0 {
+        (copy + line * 64).copyMemory(from: host + line * 64, byteCount: 64)
+        lines |= 1 << UInt64(line)
+      }
+    }
+  }
+
   private let buckets: UnsafeMutablePointer<UnsafeMutablePointer<Block>?>
-  private var pages: [UInt64: [UnsafeMutablePointer<Block>]] = [:]
+  private var pages: [UInt64: Page] = [:]
+  /// The jump caches may still lead to them.
   private var dead: [UnsafeMutablePointer<Block>] = []
   private(set) var count = 0
 
   /// When there are more, all are dropped.
   private static let limit = 1 << 18
+  /// So many dead ones are kept, since to free them the jump caches must be emptied.
+  private static let deadLimit = 2048
 
   init() {
     buckets = .allocate(capacity: Self.bucketCount)
@@ -64,13 +85,23 @@ struct BlockCache {
     return nil
   }
 
-  mutating func insert(_ block: UnsafeMutablePointer<Block>) {
+  /// `host` is the page that the block begins in, `secondHost` the other one.
+  mutating func insert(
+    _ block: UnsafeMutablePointer<Block>, _ host: UnsafeMutableRawPointer, _ secondHost: UnsafeMutableRawPointer?
+  ) {
     let bucket = bucket(block.pointee.physical)
     block.pointee.nextInBucket = buckets[bucket]
     buckets[bucket] = block
     count += 1
-    pages[block.pointee.physical >> 12, default: []].append(block)
-    if block.pointee.secondPage != Block.noPage { pages[block.pointee.secondPage >> 12, default: []].append(block) }
+    add(block, to: block.pointee.physical, host, count: block.pointee.length)
+    if let secondHost { add(block, to: block.pointee.secondPage, secondHost, count: block.pointee.tail) }
+  }
+
+  private mutating func add(
+    _ block: UnsafeMutablePointer<Block>, to physical: UInt64, _ host: UnsafeMutableRawPointer, count: Int
+  ) {
+    pages[physical >> 12, default: Page()].blocks.append(block)
+    pages[physical >> 12]?.add(host, offset: Int(physical & 4095), count: count)
   }
 
   var isFull: Bool { count >= Self.limit }
@@ -93,26 +124,22 @@ struct BlockCache {
 
   /// Drops the blocks made from a page.
   mutating func removePage(_ state: State, _ physical: UInt64) {
-    guard let blocks = pages.removeValue(forKey: physical >> 12) else { return }
-    for block in blocks where !block.pointee.isDead { remove(block) }
+    guard let page = pages.removeValue(forKey: physical >> 12) else { return }
+    for block in page.blocks where !block.pointee.isDead { remove(block) }
+    page.copy.deallocate()
     state.pointee.code_changed = 1
     soft_request_attention(state, Attention.code)
-    TLB.flushAllJumps(state)
   }
 
   /// Drops the page's blocks if it no longer holds the code they were made from: a device may have written it.
   mutating func validate(_ state: State, _ physical: UInt64, _ host: UnsafeMutableRawPointer) {
-    guard let blocks = pages[physical >> 12] else { return }
-    for block in blocks where block.pointee.physical >> 12 == physical >> 12 {
-      let offset = Int(block.pointee.physical & 4095)
-      if soft_equal(block.pointee.code, host + offset, block.pointee.length) == 0 {
-        return removePage(state, physical)
-      }
-    }
+    guard let page = pages[physical >> 12] else { return }
+    if soft_equal_lines(page.copy, host, page.lines) == 0 { removePage(state, physical) }
   }
 
   private mutating func remove(_ block: UnsafeMutablePointer<Block>) {
     block.pointee.isDead = true
+    block.pointee.operations[0].handler = softDeadBlock
     dead.append(block)
     count -= 1
     let bucket = bucket(block.pointee.physical)
@@ -133,15 +160,21 @@ struct BlockCache {
   /// Drops all blocks.
   mutating func removeAll(_ state: State) {
     for page in Array(pages.keys) { removePage(state, page << 12) }
+    TLB.flushAllJumps(state)
   }
 
-  /// Frees dead blocks; none is being executed.
-  mutating func freeDead() {
-    guard !dead.isEmpty else { return }
+  /// Frees dead blocks if there are many; none is being executed.
+  mutating func freeDead(_ state: State) {
+    guard dead.count >= Self.deadLimit else { return }
+    TLB.flushAllJumps(state)
+    freeAllDead()
+  }
+
+  private mutating func freeAllDead() {
     // A block of two pages is listed in both; the other list still names it.
-    for block in dead {
-      for page in [block.pointee.physical, block.pointee.secondPage] where page != Block.noPage {
-        pages[page >> 12]?.removeAll { $0 == block }
+    for block in dead where block.pointee.secondPage != Block.noPage {
+      for page in [block.pointee.physical, block.pointee.secondPage] {
+        pages[page >> 12]?.blocks.removeAll { $0 == block }
       }
     }
     for block in dead { Self.free(block) }
@@ -158,7 +191,7 @@ struct BlockCache {
 
   mutating func deallocate(_ state: State) {
     removeAll(state)
-    freeDead()
+    freeAllDead()
     buckets.deallocate()
   }
 }

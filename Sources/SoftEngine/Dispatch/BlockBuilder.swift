@@ -32,7 +32,8 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
       if soft_equal(block.pointee.code, host + Int(linear & 0xFFF), block.pointee.length) != 0,
         block.pointee.tail == 0 || secondPageIsEqual(block)
       {
-        context.pointee.blocks.insert(block)
+        let second = block.pointee.tail > 0 ? context.pointee.map.host(block.pointee.secondPage) : nil
+        context.pointee.blocks.insert(block, host, second)
         return block
       }
       BlockCache.free(block)
@@ -42,11 +43,11 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
   /// The page of an instruction fetch.
   private func codePage(_ linear: UInt64) throws(Fault) -> UnsafeMutablePointer<CodeTranslation> {
     let entry = CodeTLB.entry(self, linear)
-    let tag = linear & ~0xFFF | pointee.tlb_generation
+    let tag = CodeTLB.tag(self, linear)
     if entry.pointee.tag == tag { return entry }
     let page = try self.page(linear & ~0xFFF, .execute)
     if let host = page.host { context.pointee.blocks.validate(self, page.physical, host) }
-    entry.pointee = CodeTranslation(tag: tag, physical: page.physical, host: page.host, isGlobal: page.isGlobal)
+    entry.pointee = CodeTranslation(tag: tag, physical: page.physical, host: page.host)
     if !page.isGlobal, pointee.cpl != 3 { context.pointee.spaces.supervisorCodeIsLocal = true }
     return entry
   }

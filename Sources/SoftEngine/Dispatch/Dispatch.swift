@@ -42,15 +42,15 @@ extension soft_jump {
 
 /// Where blocks were found last, by RIP: a group of entries for each page.
 enum JumpCache {
-  static let count = 8192
+  static let count = 32768
   static let perPage: UInt64 = 128
-  static let pages: UInt64 = 64
+  static let pages: UInt64 = 256
 
   @inline(__always)
   static func index(_ rip: UInt64) -> UInt64 { group(rip) | (rip ^ rip &>> 7) & (perPage &- 1) }
 
   @inline(__always)
-  private static func group(_ rip: UInt64) -> UInt64 { (rip &>> 12 ^ rip &>> 18) & (pages &- 1) &* perPage }
+  private static func group(_ rip: UInt64) -> UInt64 { (rip &>> 12 ^ rip &>> 20) & (pages &- 1) &* perPage }
 
   /// Forgets the blocks of a page, and those of the page before that may reach into it.
   static func flush(_ state: State, page linear: UInt64) {
@@ -80,6 +80,12 @@ enum JumpCache {
   UnsafeMutablePointer(mutating: op).pointee.index = executions
   if executions == 0 { return tail(state, op, softTranslate) }
   return next(state, op)
+}
+
+/// Enters a block that is dead: the outer loop finds what stands there now.
+@c func softDeadBlock(_ state: State, _ op: MicroOp) {
+  state.pointee.rip = codeAddress(state, op)
+  state.pointee.leave = LeaveReason.dispatch
 }
 
 /// The code address that stands in `imm` relative to the page.

@@ -2,18 +2,24 @@ import CSoftCPU
 
 /// Translations of pages that code is fetched from, whose blocks were found to be what the page holds.
 struct CodeTranslation {
-  /// The page's linear address and the generation, as in `soft_tlb_entry`.
+  /// The page's linear address and a generation.
   var tag: UInt64
   var physical: UInt64
   var host: UnsafeMutableRawPointer?
-  var isGlobal: Bool
 
-  static var none: CodeTranslation { CodeTranslation(tag: 0, physical: 0, host: nil, isGlobal: false) }
+  static var none: CodeTranslation { CodeTranslation(tag: 0, physical: 0, host: nil) }
 }
 
 /// One set for each of supervisor and user.
 enum CodeTLB {
-  static let count = 512
+  static let count = 2048
+
+  /// The user's are of an address space; the supervisor's stay as long as its jump cache, since most are global.
+  @inline(__always)
+  static func tag(_ state: State, _ linear: UInt64) -> UInt64 {
+    let generation = state.pointee.cpl == 3 ? state.pointee.tlb_generation : state.context.pointee.spaces.supervisorJumps
+    return linear & ~0xFFF | generation
+  }
 
   @inline(__always)
   static func entry(_ state: State, _ linear: UInt64) -> UnsafeMutablePointer<CodeTranslation> {
@@ -22,14 +28,6 @@ enum CodeTLB {
   }
 
   static func clear(_ state: State) { state.context.pointee.codeTLB.update(repeating: .none, count: count * 2) }
-
-  /// Moves the supervisor's global translations from one generation to another.
-  static func keepGlobal(_ state: State, from old: UInt64, to new: UInt64) {
-    let entries = state.context.pointee.codeTLB
-    for index in 0..<count where entries[index].isGlobal && entries[index].tag & 0xFFF == old {
-      entries[index].tag ^= old ^ new
-    }
-  }
 
   static func flush(_ state: State, page linear: UInt64) {
     let index = Int(truncatingIfNeeded: linear >> 12 & UInt64(count - 1))

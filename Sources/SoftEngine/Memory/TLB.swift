@@ -86,7 +86,6 @@ enum TLB {
     for set in [0, 2] {
       soft_keep_global(state.context.pointee.tlb + set * count, count, old, new)
     }
-    CodeTLB.keepGlobal(state, from: old, to: new)
   }
 
   /// Gives the current address space a generation that has no entries.
@@ -148,6 +147,7 @@ enum TLB {
       next = 1
       context.pointee.spaces.forgetJumps()
       context.pointee.jumps.update(repeating: .none, count: JumpCache.count * 2)
+      CodeTLB.clear(state)
       // Tags of neither set are given out again before the other set has a new one.
       context.pointee.spaces.supervisorJumps = 1
       context.pointee.spaces.userJumps = 1

@@ -333,7 +333,7 @@ extension Assembler {
     move(.rcx, .rax)
     shift(.shr, .rcx, by: 12)
     move(.rdx, .rax)
-    shift(.shr, .rdx, by: 18)
+    shift(.shr, .rdx, by: 20)
     calculate(.xor, .rcx, .rdx)
     calculate(.and, .rcx, immediate: Int32(JumpCache.pages - 1), size: 4)
     shift(.shl, .rcx, by: UInt8(JumpCache.perPage.trailingZeroBitCount), size: 4)

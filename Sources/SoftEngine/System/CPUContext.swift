@@ -63,13 +63,10 @@ struct CPUContext {
     identity = ProcessorIdentity(model, index: index, count: count, tscFrequency: SoftMachine.tscFrequency)
     permittedCR4 = CR4.permitted(by: model)
     hasHugePages = model.has(.pdpe1gb)
-    tlb = .allocate(capacity: TLB.count * TLB.sets)
-    tlb.initialize(
-      repeating: soft_tlb_entry(read_tag: 0, write_tag: 0, addend: 0, physical: 0), count: TLB.count * TLB.sets)
+    tlb = soft_make_tlb(TLB.count * TLB.sets)
     codeTLB = .allocate(capacity: CodeTLB.count * 2)
     codeTLB.initialize(repeating: .none, count: CodeTLB.count * 2)
-    jumps = .allocate(capacity: JumpCache.count * 2)
-    jumps.initialize(repeating: .none, count: JumpCache.count * 2)
+    jumps = soft_make_jumps(JumpCache.count * 2)
     decoder = Decoder(features: model.instructions)
   }
 }
