@@ -80,6 +80,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     context.pointee.resumption = nil
     context.pointee.link = nil
     state.pointee.leave = LeaveReason.dispatch
+    context.pointee.msr.reset()
     state.powerOn(isBootstrap: context.pointee.index == 0)
     TLB.flush(state)
   }
@@ -156,6 +157,8 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     if let reason = pending { finishAccess(reason) }
     if entry == .finish { return .interrupted }
     isRunning.store(true, ordering: .sequentiallyConsistent)
+    context.pointee.msr.stealTime.enter()
+    defer { context.pointee.msr.stealTime.leave() }
     defer { isRunning.store(false, ordering: .sequentiallyConsistent) }
     defer { soft_x87_unload(state) }
     while true {
@@ -387,6 +390,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   private func takeEvents() {
     guard let controllers = context.pointee.controllers else { return }
     let index = context.pointee.index
+    context.pointee.msr.stealTime.update(&context.pointee.map)
     state.pointee.events_waiting = 0
     let events = controllers.events(of: index)
     guard !events.isEmpty else { return }
@@ -424,9 +428,11 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     let (isAsleep, _) = attention.pointee.compareExchange(
       expected: 0, desired: Attention.asleep, ordering: .sequentiallyConsistent)
     if isAsleep {
+      context.pointee.msr.stealTime.beginSleep(&context.pointee.map)
       isRunning.store(false, ordering: .sequentiallyConsistent)
       Futex.wait(attention, while: Attention.asleep)
       isRunning.store(true, ordering: .sequentiallyConsistent)
+      if context.pointee.msr.stealTime.endSleep(&context.pointee.map) { TLB.flush(state) }
     }
     return nil
   }

@@ -8,6 +8,15 @@ struct ModelSpecificState {
   var mcgStatus: UInt64 = 0
   var ranges = MemoryTypeRanges()
   var clock = ParavirtualClock()
+  var stealTime = StealTime()
+  var pollControl = PollControl()
+
+  /// RESET; the counter and what was added to it go on.
+  mutating func reset() {
+    let adjust = tscAdjust
+    self = ModelSpecificState()
+    tscAdjust = adjust
+  }
 }
 
 /// Numbers of model-specific registers (SDM vol. 4).
@@ -133,6 +142,12 @@ extension Executor {
     case ParavirtualClock.MSR.wallClock, ParavirtualClock.MSR.oldWallClock:
       try require(.hypervisor)
       return context.pointee.msr.clock.wallClock
+    case StealTime.register:
+      try require(.hypervisor)
+      return context.pointee.msr.stealTime.value
+    case PollControl.register:
+      try require(.hypervisor)
+      return context.pointee.msr.pollControl.value
     default:
       if MemoryTypeRanges.handles(number) {
         try require(.mtrr)
@@ -205,6 +220,13 @@ extension Executor {
       try require(.hypervisor)
       context.pointee.msr.clock.wallClock = value
       context.pointee.msr.clock.writeWallClock(&context.pointee.map, guestTime: context.pointee.clock())
+    case StealTime.register:
+      try require(.hypervisor)
+      guard context.pointee.msr.stealTime.set(value, &context.pointee.map) else { throw .protection }
+    case PollControl.register:
+      try require(.hypervisor)
+      guard value & ~1 == 0 else { throw .protection }
+      context.pointee.msr.pollControl.value = value
     default:
       guard MemoryTypeRanges.handles(number) else { throw .protection }
       try require(.mtrr)
