@@ -12,8 +12,8 @@ BINARY := .build/release/vmrun
 MANUAL := man/vmrun.1 man/vmrun-images.5 man/vmrun-devices.7 man/vmrun-internals.7
 SWIFT_SOURCES := Package.swift Sources Tests $(wildcard guests)
 
-# The release binary needs nothing but libc where it runs: the Swift runtime, libstdc++, libgcc, libseccomp, libcap, zlib
-# and zstd are linked statically, the last four from a directory that has only the archives and goes first in the search.
+# The release binary needs nothing but libc where it runs: the Swift runtime, libstdc++, libgcc, libseccomp, libcap, zlib,
+# zstd, liblzma and lz4 are linked statically, the last six from a directory that has only the archives and goes first in the search.
 # ld.lld, because the others warn of a mktemp() that is never called. Packed relocations (glibc 2.36) are a megabyte less
 # to read at each start.
 STATIC := $(CURDIR)/.build/static
@@ -35,8 +35,8 @@ demo:
 build:
 	@.ci/packages build
 	@mkdir -p $(STATIC)
-	@for library in seccomp cap z zstd stdc++; do ln -sf "$$(gcc -print-file-name=lib$$library.a)" $(STATIC)/; done
-	@for package in libseccomp:seccomp libcap:cap zlib:z libzstd:zstd; do \
+	@for library in seccomp cap z zstd lzma lz4 stdc++; do ln -sf "$$(gcc -print-file-name=lib$$library.a)" $(STATIC)/; done
+	@for package in libseccomp:seccomp libcap:cap zlib:z libzstd:zstd liblzma:lzma liblz4:lz4; do \
 	  printf 'Name: %s\nDescription: static\nVersion: 0\nLibs: -L%s -l%s\n' $${package%:*} '$(STATIC)' $${package#*:} \
 	    > $(STATIC)/$${package%:*}.pc; done
 	PKG_CONFIG_PATH=$(STATIC) $(SWIFT) build --product $(PRODUCT) $(RELEASE_FLAGS)
@@ -47,22 +47,25 @@ test:
 	$(SWIFT) build --build-tests
 	$(SWIFT) test --skip-build --disable-xctest
 
-# With the tests that take minutes, and the systems they boot.
+# With the tests that take minutes, and the systems they boot, which share the host with no other test.
 test-long:
 	@.ci/packages build test debian
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory -C guests systems
-	VMRUN_TEST_LONG=1 $(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory lint-man guests
+	$(SWIFT) build --build-tests
+	VMRUN_TEST_LONG=1 $(SWIFT) test --skip-build --disable-xctest --skip MachineTests
+	VMRUN_TEST_LONG=1 $(SWIFT) test --skip-build --disable-xctest --filter MachineTests
 
 guests:
 	@$(MAKE) --no-print-directory -C guests all
 
-# `make bench BENCH="port start"` chooses: port, version, start, seabios, integer, sse2, login, devices.
+# `make bench BENCH="port start"` chooses: port, version, start, seabios, integer, sse2, login, devices, virtio-blk.
 bench:
 	@.ci/packages build bench
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory build PRODUCT=vmrun-bench
-	@$(MAKE) --no-print-directory -C guests build/portbench.rom build/first-byte.rom build/boot-sector.img bench debian.img debian-bench.img
+	@$(MAKE) --no-print-directory -C guests build/portbench.rom build/first-byte.rom build/boot-sector.img build/virtioblk.rom bench debian.img debian-bench.img
 	@echo
 	@.build/release/vmrun-bench $(BINARY) guests/build $(BENCH)
 

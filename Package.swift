@@ -45,7 +45,9 @@ let package = Package(
     .systemLibrary(name: "CCap", pkgConfig: "libcap", providers: [.apt(["libcap-dev"])]),
     .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
     .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
-    layer("LinuxSystem", ["CLinux", "CZlib", "CZstd"]),
+    .systemLibrary(name: "CLzma", pkgConfig: "liblzma", providers: [.apt(["liblzma-dev"])]),
+    .systemLibrary(name: "CLz4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
+    layer("LinuxSystem", ["CLinux", "CZlib", "CZstd", "CLzma", "CLz4"]),
 
     // Values and contracts.
     layer("MachineModel", ["X86"]),
@@ -70,7 +72,7 @@ let package = Package(
     layer("UserNetwork", ["LinuxSystem", "MachineModel", "Backends", "CSlirp"]),
 
     // What joins them.
-    layer("Boards", ["DeviceKit", "Devices", "MachineModel"]),
+    layer("Boards", ["DeviceKit", "Devices", "MachineModel", "Engines", "GuestMemory", "LinuxSystem"]),
     layer("Options", ["MachineModel", "X86", "DeviceKit", "LinuxSystem", argumentParser]),
     layer(
       "Processes",

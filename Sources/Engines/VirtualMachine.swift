@@ -54,6 +54,8 @@ public protocol VCPU: AnyObject, Sendable {
   func kick()
   /// Power-on state: the bootstrap processor at the reset vector, others waiting for SIPI.
   func reset() throws(EngineFailure)
+  /// Lets the bootstrap processor, which is in its power-on state, begin at `start`. Before its thread runs, or on it.
+  func begin(at start: StartState) throws(EngineFailure)
 }
 
 /// A machine's processors, memory map and interrupt controllers. How it does it stays inside the engine.

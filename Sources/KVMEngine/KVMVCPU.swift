@@ -164,4 +164,12 @@ public final class KVMVCPU: VCPU, @unchecked Sendable {
     interpretation = nil
     try powerOn.restore(vcpu: fd.raw)
   }
+
+  public func begin(at start: StartState) throws(EngineFailure) {
+    guard start != .resetVector else { return }
+    var current = try InterpretedState(vcpu: fd.raw)
+    var state = current.state
+    state.begin(at: start)
+    try current.apply(state, to: fd.raw)
+  }
 }

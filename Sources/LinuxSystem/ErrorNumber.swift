@@ -18,5 +18,6 @@ public enum ErrorNumber {
   public static let noSpace = ENOSPC
   public static let noSuchFile = ENOENT
   public static let notPermitted = EPERM
+  public static let tooLarge = EFBIG
   public static let wrongProtocol = EPROTOTYPE
 }

@@ -72,6 +72,13 @@ public func threadNanoseconds() -> UInt64 {
   return UInt64(now.tv_sec) * 1_000_000_000 + UInt64(now.tv_nsec)
 }
 
+/// CPU time that the process has used, in nanoseconds (CLOCK_PROCESS_CPUTIME_ID).
+public func processorNanoseconds() -> UInt64 {
+  var now = timespec()
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now)
+  return UInt64(now.tv_sec) * 1_000_000_000 + UInt64(now.tv_nsec)
+}
+
 /// Wall-clock time in nanoseconds since 1970-01-01 UTC (CLOCK_REALTIME).
 public func realtimeNanoseconds() -> UInt64 {
   var now = timespec()

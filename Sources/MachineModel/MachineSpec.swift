@@ -219,6 +219,8 @@ public struct MachineSpec: Sendable, Codable, Equatable {
   /// Path of the firmware image that holds the reset vector.
   public var firmware: String
   public var bootOrder: [BootMedium]
+  /// What is started without firmware, or in place of what firmware would find; nil: nothing but that.
+  public var boot: BootSpec?
   public var blocks: [BlockSpec]
   public var characters: [CharacterSpec]
   public var networks: [NetworkSpec]
@@ -234,15 +236,18 @@ public struct MachineSpec: Sendable, Codable, Equatable {
   public var screenText: String?
   /// What the software engine writes for debugging; KVM cannot.
   public var trace: TraceSpec?
+  /// Each step of the start is timed on standard error.
+  public var timing: Bool
 
   public init(
     mode: Mode = .hvm, accelerator: Accelerator = .auto, cpus: Int = 1, cpu: CPUModel = .max,
     memory: UInt64 = 512 << 20,
-    firmware: String = MachineSpec.defaultFirmware, bootOrder: [BootMedium] = [.disk, .cdrom], blocks: [BlockSpec] = [],
-    characters: [CharacterSpec] = [], networks: [NetworkSpec] = [], vsock: VsockSpec? = nil, devices: [DeviceSpec] = [],
-    reboot: Bool = true,
+    firmware: String = MachineSpec.defaultFirmware, bootOrder: [BootMedium] = [.disk, .cdrom], boot: BootSpec? = nil,
+    blocks: [BlockSpec] = [], characters: [CharacterSpec] = [], networks: [NetworkSpec] = [], vsock: VsockSpec? = nil,
+    devices: [DeviceSpec] = [], reboot: Bool = true,
     timeout: UInt64? = nil,
-    sandbox: SandboxLevel = .on, screenText: String? = nil, trace: TraceSpec? = nil
+    sandbox: SandboxLevel = .on, screenText: String? = nil, trace: TraceSpec? = nil,
+    timing: Bool = false
   ) {
     self.mode = mode
     self.accelerator = accelerator
@@ -251,6 +256,7 @@ public struct MachineSpec: Sendable, Codable, Equatable {
     self.memory = memory
     self.firmware = firmware
     self.bootOrder = bootOrder
+    self.boot = boot
     self.blocks = blocks
     self.characters = characters
     self.networks = networks
@@ -261,6 +267,7 @@ public struct MachineSpec: Sendable, Codable, Equatable {
     self.sandbox = sandbox
     self.screenText = screenText
     self.trace = trace
+    self.timing = timing
   }
 
   /// Where Debian's seabios package puts the 256 KiB BIOS.

@@ -64,6 +64,25 @@ struct DiskOptions: ParsableArguments {
   var firmware: String?
 }
 
+struct KernelOptions: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "Start this kernel: a bzImage, an ELF or a multiboot kernel; - is standard input, fd:N an open descriptor.",
+      valueName: "path|-|fd:N"),
+    completion: .file())
+  var kernel: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Give the kernel this initial ramdisk; several are joined, or are modules of a multiboot kernel.",
+      valueName: "path|-|fd:N"),
+    completion: .file())
+  var initrd: [String] = []
+
+  @Option(help: ArgumentHelp("The kernel's command line.", valueName: "text"))
+  var append: String?
+}
+
 struct NetworkOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp(
@@ -107,6 +126,9 @@ struct RunOptions: ParsableArguments {
 
   @Option(help: "Isolation of the device process; strict fails where the host lacks a layer.")
   var sandbox: SandboxLevel = .on
+
+  @Flag(help: "Report the microseconds of each step up to the guest's first instruction on standard error.")
+  var timing = false
 
   @Flag(help: "Print the sandbox's system call policies.")
   var sandboxPolicy = false

@@ -34,6 +34,7 @@ public struct VMRunCommand: ParsableCommand {
 
   @OptionGroup(title: "Machine") var machine: MachineOptions
   @OptionGroup(title: "Disks and boot") var disks: DiskOptions
+  @OptionGroup(title: "Kernel") var kernel: KernelOptions
   @OptionGroup(title: "Network") var network: NetworkOptions
   @OptionGroup(title: "Console") var console: ConsoleOptions
   @OptionGroup(title: "Run") var run: RunOptions
@@ -45,6 +46,7 @@ public struct VMRunCommand: ParsableCommand {
     if machine.mode == .pv { try checkWithoutFirmware() }
     let isEmpty =
       images.isEmpty && disks.disk.isEmpty && disks.cdrom.isEmpty && disks.firmware == nil && machine.device.isEmpty
+      && kernel.kernel == nil
     guard !isEmpty else {
       throw UsageError("no disk image given; try 'vmrun disk.img' or 'vmrun --cdrom install.iso', or 'vmrun --help'")
     }
@@ -54,8 +56,10 @@ public struct VMRunCommand: ParsableCommand {
       blocks: try blocks(), characters: try characters(), networks: try networks(registry), vsock: try vsock(),
       reboot: !run.noReboot,
       timeout: try timeout(),
-      sandbox: run.sandbox, screenText: try path("--screen-text", console.screenText), trace: try trace())
+      sandbox: run.sandbox, screenText: try path("--screen-text", console.screenText), trace: try trace(),
+      timing: run.timing)
     if let firmware = try path("--firmware", disks.firmware) { spec.firmware = firmware }
+    spec.boot = try boot()
     if let order = disks.boot { spec.bootOrder = try bootOrder(order) }
     spec.devices = try devices(registry, spec)
     return spec

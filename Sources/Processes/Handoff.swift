@@ -20,13 +20,26 @@ struct Handoff: Codable, Sendable {
   var networks: [NetworkPlan]
   /// Host files by name, one descriptor each, in this order.
   var files: [String]
-  /// How to put the terminal back when the launcher was killed: a descriptor follows the files.
+  /// What is started in place of firmware, or by it; nil: nothing. The kernel's descriptor, where one is given, and one
+  /// for each ramdisk follow the files.
+  var boot: Boot?
+  /// When the launcher began, where each step is to be timed.
+  var timing: UInt64?
+  /// How to put the terminal back when the launcher was killed: its descriptor is the last.
   var terminal: [UInt8]?
 
   struct Block: Codable, Sendable {
     var geometry: ImageGeometry
     var hasOverlay: Bool
     var backing: [BackingFile] = []
+  }
+
+  struct Boot: Codable, Sendable {
+    var hasKernel: Bool
+    /// What messages call the kernel, where it is given, and the ramdisks.
+    var names: [String]
+    /// Whether a packed kernel is unpacked before it starts, and not by its own code.
+    var unpacks: Bool
   }
 
   struct Character: Codable, Sendable {
@@ -36,7 +49,7 @@ struct Handoff: Codable, Sendable {
   }
 
   /// Descriptors 0–2: guest RAM, the machine page, device memory; then disks, character connections, networks, the
-  /// socket of `spec.vsock`, files and the terminal.
+  /// socket of `spec.vsock`, files, the kernel, ramdisks and the terminal.
   static let fixedDescriptors = 3
 
   func encoded() throws -> [UInt8] { [UInt8](try JSONEncoder().encode(self)) }
@@ -65,6 +78,8 @@ enum ChannelMessage: UInt8, Sendable {
   /// The answer to `finish` before anything is waited for: the process is alive.
   case finishing
   case finished
+  /// Where the bootstrap processor begins, before `ready` and `resetDone`: `StartState.encoded`.
+  case startState
   case powerOffEvent
   case resetEvent
   case exitEvent
@@ -85,7 +100,8 @@ enum ChannelMessage: UInt8, Sendable {
     switch self {
     case .powerOffEvent, .resetEvent, .exitEvent, .panickedEvent, .legacyReplacementEvent: true
     case .configure, .reset, .finish, .closeImages, .windowSize, .connectedSocket, .ready, .failed, .unavailable,
-      .resetDone, .finishing, .finished, .connectEdge, .connectLevel, .connectMessage, .connectDoorbell, .connectSocket:
+      .resetDone, .finishing, .finished, .startState, .connectEdge, .connectLevel, .connectMessage, .connectDoorbell,
+      .connectSocket:
       false
     }
   }

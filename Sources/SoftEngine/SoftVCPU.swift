@@ -85,6 +85,13 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     TLB.flush(state)
   }
 
+  public func begin(at start: StartState) throws(EngineFailure) {
+    guard start != .resetVector else { return }
+    var new = state.processorState
+    new.begin(at: start)
+    state.load(new)
+  }
+
   /// The vCPU uses this memory from now on; `hasTakenMap` says when it no longer uses what it had. Any thread.
   func show(_ map: [MappedMemory]) {
     newMap.withLock { $0 = map }

@@ -6,6 +6,7 @@ import Options
 import Processes
 import Sandbox
 
+let start = monotonicNanoseconds()
 StandardStream.ensureOpen()
 let arguments = Array(CommandLine.arguments.dropFirst())
 if arguments == [DeviceProcessMain.argument] { DeviceProcessMain.run() }
@@ -17,7 +18,7 @@ let status = VMRunCommand.launch(
     registry: catalog,
     resolve: { spec, registry in try Recipe.resolve(spec, registry: registry) },
     run: { spec, logLevel in
-      let outcome = Supervisor.run(spec, registry: catalog, logLevel: logLevel)
+      let outcome = Supervisor.run(spec, registry: catalog, logLevel: logLevel, start: start)
       if let message = outcome.message { StandardStream.report("vmrun: \(message)") }
       return outcome.status
     },

@@ -14,7 +14,7 @@ import LinuxSystem
     var arguments = CommandLine.arguments.dropFirst()
     guard let vmrun = arguments.popFirst(), let guests = arguments.popFirst() else {
       StandardStream.report(
-        "usage: vmrun-bench VMRUN GUESTS [port|version|start|seabios|integer|sse2|login|devices]...")
+        "usage: vmrun-bench VMRUN GUESTS [port|version|start|seabios|integer|sse2|login|devices|virtio-blk]...")
       exit(64)
     }
     let bench = Bench(vmrun: vmrun, guests: guests)
@@ -22,7 +22,7 @@ import LinuxSystem
       ("port", bench.port), ("version", bench.version), ("start", bench.start), ("seabios", bench.seaBIOS),
       ("integer", { try bench.programs("integer", "Integer programs", goal: 0.35) }),
       ("sse2", { try bench.programs("sse2", "SSE2 double programs", goal: 1.2) }), ("login", bench.login),
-      ("devices", bench.devices),
+      ("devices", bench.devices), ("virtio-blk", bench.virtioBlock),
     ]
     do {
       for part in parts where arguments.isEmpty || arguments.contains(part.name) {
@@ -122,22 +122,17 @@ import LinuxSystem
   /// fio on a scratch disk and iperf3 to the host, in Debian, by emulated and by paravirtual devices.
   private func devices() throws -> [any Report] {
     let image = "\(guests)/debian-bench.img"
-    let scratch = "\(guests)/scratch.img"
-    defer { unlink(scratch) }
-    // Written, so that no contender has holes to read or blocks to find.
-    let filled = try ChildRun(["dd", "if=/dev/urandom", "of=\(scratch)", "bs=1M", "count=512"])
-    guard filled.status == 0 else { throw BenchError("\(scratch): dd ended with status \(filled.status)") }
-
+    let scratch = try ScratchImage("\(guests)/scratch.img", megabytes: 512)
     let server = try NetworkServer()
     defer { withExtendedLifetime(server) {} }
     func ours(_ mode: String) throws -> ChildRun {
-      let disks = ["--disk", "\(image),snapshot=on", "--disk", scratch]
+      let disks = ["--disk", "\(image),snapshot=on", "--disk", scratch.path]
       return try ChildRun(vmrunMachine(accel: "soft", memory: "1G", ["--mode", mode, "--net", "user"] + disks))
     }
     func theirs(_ interface: String, _ card: String) throws -> ChildRun {
       var line = qemuMachine(accel: "tcg", memory: "1G", [])
       line.replace(["-nic", "none"], with: ["-nic", "user,model=\(card)"])
-      for disk in ["\(image),format=raw,snapshot=on", "\(scratch),format=raw"] {
+      for disk in ["\(image),format=raw,snapshot=on", "\(scratch.path),format=raw"] {
         line += ["-drive", "file=\(disk),if=\(interface)"]
       }
       return try ChildRun(line)
@@ -148,6 +143,34 @@ import LinuxSystem
         emulated: try DeviceRates("QEMU e1000", theirs("ide", "e1000")),
         paravirtual: try DeviceRates("QEMU virtio", theirs("virtio", "virtio-net-pci")))
     ]
+  }
+
+  /// 4 KiB reads by a guest that polls a virtio disk, whose image the host has in memory: on KVM, beside QEMU with a
+  /// thread for the disk and io_uring.
+  private func virtioBlock() throws -> [any Report] {
+    let rom = "\(guests)/virtioblk.rom"
+    let scratch = try ScratchImage("\(guests)/scratch.img", megabytes: 64)
+    let disk = "file=\(scratch.path),format=raw,if=none,id=d,aio=io_uring"
+    let lines = [
+      vmrunMachine(["--mode", "pvhvm", "--firmware", rom, "--disk", scratch.path]),
+      qemuMachine(["-bios", rom, "-object", "iothread,id=t", "-drive", disk])
+        + ["-device", "virtio-blk-pci,drive=d,iothread=t"],
+    ]
+    var samples = lines.map { _ in (one: Samples(), many: Samples()) }
+    for _ in 0..<max(5, repetitions / 10) {
+      for (index, line) in lines.enumerated() {
+        let text = try ChildRun(line).text
+        samples[index].one.add(try text.number(after: "round-trip-ns") / 1e9)
+        samples[index].many.add(1 / (try text.number(after: "requests-per-second-32")))
+      }
+    }
+    func table(_ title: String, _ of: KeyPath<(one: Samples, many: Samples), Samples>) -> Table {
+      let rows = zip(["vmrun", "QEMU"], samples).map { name, samples in
+        (name, samples[keyPath: of].median, samples[keyPath: of].percentile(99))
+      }
+      return Table(title, goal: 1, rows)
+    }
+    return [table("virtio-blk 4 KiB read, round trip", \.one), table("virtio-blk 4 KiB read, 32 under way", \.many)]
   }
 
   private typealias Runs = (name: String, runs: [ChildRun])
@@ -190,15 +213,8 @@ private struct PortContender {
 
   mutating func measure() throws {
     let text = try run()
-    let lines = text.split(whereSeparator: \.isNewline)
-    func cycles(_ label: String) throws -> Double {
-      guard let line = lines.first(where: { $0.hasPrefix(label + " ") }),
-        let value = Double(line.dropFirst(label.count + 1))
-      else { throw BenchError("\(name): portbench did not report its \(label): \(text)") }
-      return value / Self.frequency
-    }
-    medians.add(try cycles("median"))
-    highs.add(try cycles("p99"))
+    medians.add(try text.number(after: "median") / Self.frequency)
+    highs.add(try text.number(after: "p99") / Self.frequency)
   }
 
   /// TSC cycles a second.

@@ -70,3 +70,14 @@ struct BenchError: Error, CustomStringConvertible {
   let description: String
   init(_ description: String) { self.description = description }
 }
+
+extension String {
+  /// The number in the line that says `label number`.
+  func number(after label: String) throws -> Double {
+    let lines = split(whereSeparator: \.isNewline)
+    guard let line = lines.first(where: { $0.hasPrefix(label + " ") }),
+      let value = Double(line.dropFirst(label.count + 1))
+    else { throw BenchError("a guest did not report its \(label): \(self)") }
+    return value
+  }
+}

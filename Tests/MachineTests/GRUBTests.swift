@@ -14,14 +14,14 @@ extension Machines {
       let image = try TemporaryFile(contentsOf: GuestRunner.guest("demo.img"))
       let before = try image.contents()
       try await GuestRunner.run(
-        engine.arguments + ["--snapshot", image.path], streams: ProgramStreams(input: .pipe), seconds: 150
+        engine.arguments + ["--snapshot", image.path], streams: ProgramStreams(input: .pipe), seconds: 400
       ) { run in
         try await run.wait(for: "SeaBIOS", seconds: 30)
         try await run.wait(for: "GNU GRUB", seconds: 240)
         // Its last line: the menu reads keys from here on. Three times down is the last entry.
         try await run.wait(for: "command-line", seconds: 30)
         try run.send("\u{0E}\u{0E}\u{0E}\r")
-        #expect(try await run.end(seconds: 60) == .exited(0), "\(run.transcript)")
+        #expect(try await run.end(seconds: 90) == .exited(0), "\(run.transcript)")
       }
       #expect(try image.contents() == before, "--snapshot leaves the image alone")
     }

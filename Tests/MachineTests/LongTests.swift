@@ -9,7 +9,7 @@ extension Machines {
       #expect(run.ending == .exited(0) && lines(run.output).contains("PASS reset"), "\(run.transcript)")
     }
 
-    @Test(arguments: 1...20, Engine.usable) func bootToGRUB(_ round: Int, _ engine: Engine) async throws {
+    @Test(arguments: 1...5, Engine.usable) func bootToGRUB(_ round: Int, _ engine: Engine) async throws {
       try await GRUB.boot(on: engine)
     }
 

@@ -62,22 +62,31 @@ extension Machines {
     ) async throws {
       let arguments = try Machines.arguments(disk, "-m", "1G", "-c", "\(processors)", on: .soft)
       try await run(arguments, seconds: 900) { run in
-        try await run.wait(for: "SeaBIOS", seconds: 60)
-        try await run.wait(for: "Loading Linux", seconds: 60)
-        try await run.wait(for: "Linux version", seconds: 120)
-        try await run.wait(for: "login: ", unless: failures, seconds: 600)
-        try run.send("root\r")
-        try await run.wait(for: "root@vmrun:~# ", unless: failures, seconds: 120)
-        // Its status is 0 where no service has failed.
-        try run.send("systemctl is-system-running --wait && echo $((6 * 7)) with $(nproc)\r")
-        try await run.wait(for: "42 with \(processors)", unless: failures + ["degraded"], seconds: 120)
+        try await logIn(run, processors: processors)
         try await body(run)
-        try run.send("poweroff\r")
-        #expect(try await run.end(seconds: 120) == .exited(0), "\(run.transcript)")
+        try await powerOff(run)
       }
     }
 
-    private static func run(
+    /// From SeaBIOS through GRUB to a shell in which all services are up.
+    static func logIn(_ run: RunningProgram, processors: Int = 1) async throws {
+      try await run.wait(for: "SeaBIOS", seconds: 60)
+      try await run.wait(for: "Loading Linux", seconds: 60)
+      try await run.wait(for: "Linux version", seconds: 120)
+      try await run.wait(for: "login: ", unless: failures, seconds: 600)
+      try run.send("root\r")
+      try await run.wait(for: "root@vmrun:~# ", unless: failures, seconds: 120)
+      // Its status is 0 where no service has failed.
+      try run.send("systemctl is-system-running --wait && echo $((6 * 7)) with $(nproc)\r")
+      try await run.wait(for: "42 with \(processors)", unless: failures + ["degraded"], seconds: 120)
+    }
+
+    static func powerOff(_ run: RunningProgram) async throws {
+      try run.send("poweroff\r")
+      #expect(try await run.end(seconds: 120) == .exited(0), "\(run.transcript)")
+    }
+
+    static func run(
       _ arguments: [String], seconds: Double, body: (RunningProgram) async throws -> Void
     ) async throws {
       try await GuestRunner.run(

@@ -12,6 +12,7 @@ private final class RecordingMachine: VirtualMachine {
     func run(_ entry: Entry) -> Exit { .interrupted }
     func kick() {}
     func reset() throws(EngineFailure) {}
+    func begin(at start: StartState) throws(EngineFailure) {}
   }
 
   struct State {

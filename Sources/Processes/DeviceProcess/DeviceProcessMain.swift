@@ -49,11 +49,14 @@ private final class DeviceMachine: Sendable {
   private let memory: Mapping
   private let deviceMemory: Mapping
   private let timers: TimerThread
+  private let boot: DirectBoot?
 
   /// How long the host may take to accept what serial ports still hold at the end.
   private static let outputGrace: UInt64 = 1_000_000_000
 
   init(_ handoff: Handoff, _ descriptors: [CInt], channel: Channel) throws {
+    let timing = handoff.timing.map { Timing(process: "devices", start: $0) }
+    timing?.step("configured")
     let fixed = Handoff.fixedDescriptors
     guard descriptors.count >= fixed else {
       throw SystemError("recvmsg", "too few descriptors", errno: ErrorNumber.invalid)
@@ -82,6 +85,7 @@ private final class DeviceMachine: Sendable {
       try SystemCallFilter(try BuiltInPolicy.device.policy()).install(on: .process)
     }
 
+    timing?.step("sandbox closed")
     interrupts = try InterruptEvents(channel: channel, page: page)
     resources = try DeviceResources(handoff, descriptors[fixed...], rings: rings, channel: channel)
     let timers = TimerThread()
@@ -96,13 +100,19 @@ private final class DeviceMachine: Sendable {
     self.channel = channel
     events = ChannelEvents(socket: channel.raw, page: page)
     let workers = WorkerThreads(channel: channel, page: page, spin: handoff.spin)
+    let guestMemory = GuestMemory(regions)
     let board = Board(
-      memory: GuestMemory(regions), interrupts: InterruptFabric(sink: interrupts), timers: queue,
+      memory: guestMemory, interrupts: InterruptFabric(sink: interrupts), timers: queue,
       events: events, mapper: SharedMemoryMapper(page),
       resources: resources, workers: workers, deviceMemory: deviceMemory.bytes)
     ports = board.ports
     mmio = board.mmio
     devices = try Recipe.assemble(handoff.spec, registry: catalog, on: board)
+    timing?.step("devices made")
+    boot = try Self.boot(handoff, resources).map { DirectBoot($0, memory: guestMemory) }
+    try boot?.load(isFresh: true, channel: channel)
+    if boot != nil { timing?.step("kernel loaded") }
+    timing?.total("devices")
     resources.closeFiles()
     try timers.run(queue)
     try workers.start()
@@ -114,6 +124,17 @@ private final class DeviceMachine: Sendable {
       }
     }
     try self.channel.send(.ready, Array(missing.joined(separator: "\n").utf8))
+  }
+
+  /// The kernel to be loaded; nil: firmware starts the machine.
+  private static func boot(_ handoff: Handoff, _ resources: DeviceResources) throws -> KernelLoader? {
+    let arguments = handoff.spec.boot?.arguments ?? ""
+    guard let boot = handoff.boot, boot.hasKernel, let kernel = resources.bootFiles.first,
+      let machine = try Recipe.bootMachine(handoff.spec, arguments: arguments)
+    else { return nil }
+    return KernelLoader(
+      kernel: kernel, ramdisks: Array(resources.bootFiles.dropFirst()), machine: machine,
+      unpacks: boot.unpacks)
   }
 
   @inline(__always)
@@ -174,6 +195,12 @@ private final class DeviceMachine: Sendable {
       case .reset:
         events.machineResets()
         for device in devices { device.reset() }
+        do {
+          try boot?.load(isFresh: false, channel: channel)
+        } catch {
+          try? channel.send(.failed, Array("\(error)".utf8))
+          continue
+        }
         try? channel.send(.resetDone)
       case .finish:
         try? channel.send(.finishing)

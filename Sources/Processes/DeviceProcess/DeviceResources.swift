@@ -1,4 +1,5 @@
 import Backends
+import Boards
 import DeviceKit
 import LinuxSystem
 import MachineModel
@@ -11,6 +12,8 @@ final class DeviceResources: HostResources {
   private let networks: [String: any NetworkBackend]
   private let sockets: UnixVsockBackend?
   private let files: Mutex<[String: FileHandle]>
+  /// The kernel, where one is given, and the ramdisks.
+  let bootFiles: [KernelFile]
   /// The connection that is on the user's terminal, if one is.
   private let terminal: StreamCharacterBackend?
 
@@ -85,6 +88,9 @@ final class DeviceResources: HostResources {
     }
     var files: [String: FileHandle] = [:]
     for name in handoff.files { files[name] = FileHandle(try take().release()) }
+    var bootFiles: [KernelFile] = []
+    for name in handoff.boot?.names ?? [] { bootFiles.append(try KernelFile(try take(), name: name)) }
+    self.bootFiles = bootFiles
     self.blocks = blocks
     self.characters = characters
     self.terminal = terminal

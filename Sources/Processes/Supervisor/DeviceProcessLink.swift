@@ -24,7 +24,7 @@ final class DeviceProcessLink: Sendable {
   /// Starts the device process and gives it everything it needs.
   init(
     _ spec: MachineSpec, _ memory: MachineMemory, _ resources: borrowing OpenedResources, terminal: TerminalMode?,
-    log: Logger
+    log: Logger, timing: Timing?
   ) throws {
     self.log = log
     page = memory.page
@@ -44,7 +44,8 @@ final class DeviceProcessLink: Sendable {
     let handoff = Handoff(
       spec: resolved, sandbox: spec.sandbox, spin: spinCycles(vcpus: spec.cpus),
       deviceMemory: UInt64(memory.device.count), blocks: resources.blocks, characters: resources.characters,
-      networks: resources.networks, files: resources.files, terminal: terminal?.bytes)
+      networks: resources.networks, files: resources.files, boot: resources.boot, timing: timing?.start,
+      terminal: terminal?.bytes)
     var descriptors = [memory.ramFile.raw, memory.pageFile.raw, memory.deviceFile.raw] + resources.descriptors
     if terminal != nil { descriptors.append(StandardStream.input.rawValue) }
     guard descriptors.count <= DatagramSocket.maximumDescriptors else {

@@ -29,6 +29,9 @@ struct OpenedResources: ~Copyable {
   /// What connects lost peers of networks again.
   private(set) var connectors: [PeerConnector] = []
   private(set) var files: [String] = []
+  private(set) var boot: Handoff.Boot?
+  /// The kernel or a ramdisk comes on standard input, which is then no serial port's.
+  private let readsStandardInput: Bool
   /// To be closed should the device process not come to it.
   private(set) var images: UnclosedImages
   /// The write end of the serial port's input, where one is connected to standard input.
@@ -40,6 +43,7 @@ struct OpenedResources: ~Copyable {
 
   init(_ spec: MachineSpec, registry: Registry) throws {
     images = UnclosedImages(sandbox: spec.sandbox)
+    readsStandardInput = spec.boot?.readsStandardInput ?? false
     for block in spec.blocks { try open(block) }
     for character in spec.characters { try open(character) }
     for network in spec.networks { try open(network) }
@@ -55,6 +59,7 @@ struct OpenedResources: ~Copyable {
       }
       files.append(name)
     }
+    if let boot = spec.boot { try open(boot, limit: spec.memory) }
   }
 
   deinit {
@@ -68,6 +73,12 @@ struct OpenedResources: ~Copyable {
   }
 
   private mutating func add(_ descriptor: consuming Descriptor) { descriptors.append(descriptor.release()) }
+
+  private mutating func open(_ spec: BootSpec, limit: UInt64) throws {
+    let opened = try OpenedKernel(spec, limit: limit)
+    boot = Handoff.Boot(hasKernel: spec.kernel != nil, names: opened.names, unpacks: true)
+    descriptors += opened.takeDescriptors()
+  }
 
   private mutating func open(_ spec: BlockSpec) throws {
     let opened = try OpenedImage.open(spec)
@@ -87,6 +98,11 @@ struct OpenedResources: ~Copyable {
   private mutating func open(_ spec: CharacterSpec) throws {
     var opened = try openCharacter(spec)
     let kind = opened.kind
+    if kind == .stdio, readsStandardInput {
+      add(try StandardStream.output.duplicate())
+      characters.append(Handoff.Character(kind: kind, hasInput: false, hasOutput: true))
+      return
+    }
     if kind == .stdio {
       let ends = try Pipe.make()
       descriptors.append(ends.read)

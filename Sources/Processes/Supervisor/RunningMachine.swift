@@ -15,13 +15,16 @@ final class RunningMachine<Machine: VirtualMachine>: Sendable {
   private let connections: Connections<Machine>
   private let gate: VCPUGate
   private let threads: [VCPUThread<Machine>]
+  private let startPlace: StartPlace
+  private let timing: Timing?
   /// What vCPU threads may ask of the kernel; nil without a sandbox.
   private let filter: SystemCallFilter?
 
   /// How long vCPUs may take to stop for a reset: they may be waiting for a device.
   static var patience: UInt64 { 10_000_000_000 }
 
-  init(_ machine: Machine, spec: MachineSpec, memory: MachineMemory) throws {
+  init(_ machine: Machine, spec: MachineSpec, memory: MachineMemory, timing: Timing?) throws {
+    self.timing = timing
     self.machine = machine
     self.memory = memory
     reports = try VCPUReports()
@@ -33,12 +36,15 @@ final class RunningMachine<Machine: VirtualMachine>: Sendable {
     for (slot, mapping) in memory.fixedMappings.enumerated() { try map.add(fixed: slot, mapping) }
     connections = Connections(machine, table: memory.page.connections)
     let spin = spinCycles(vcpus: spec.cpus)
+    let startPlace = StartPlace()
+    self.startPlace = startPlace
     var threads: [VCPUThread<Machine>] = []
     for index in 0..<spec.cpus {
       threads.append(
         VCPUThread(
           index, try machine.makeVCPU(index), mailbox: MailboxClient(memory.page.mailboxes[index], spin: spin),
-          page: memory.page, map: map, connections: connections, gate: gate, handled: handled, reports: reports))
+          page: memory.page, map: map, connections: connections, gate: gate, handled: handled, reports: reports,
+          start: index == 0 ? startPlace : nil))
     }
     self.threads = threads
     // Made here and not at the start, which waits for the device process.
@@ -58,6 +64,9 @@ final class RunningMachine<Machine: VirtualMachine>: Sendable {
       return try connections.add(message: Int(payload[0]) | Int(payload[1]) << 8, events[0])
     case (.connectDoorbell, 2, 1):
       return connections.add(doorbell: Int(payload[0]) | Int(payload[1]) << 8, events[0])
+    case (.startState, _, 0):
+      guard let state = StartState(encoded: payload) else { return false }
+      startPlace.state = state
     default: return false
     }
     return true
@@ -68,8 +77,18 @@ final class RunningMachine<Machine: VirtualMachine>: Sendable {
     map.update()
     try connections.update()
     if filter != nil { try Violation.report(to: violations.word, notify: violations.event.raw) }
+    try threads.first?.cpu.begin(at: startPlace.state)
     try machine.start { [self] in confine("the engine") }
-    for (index, thread) in threads.enumerated() { try thread.start { [self] in confine("vCPU \(index)") } }
+    for (index, thread) in threads.enumerated() {
+      try thread.start { [self] in
+        guard confine("vCPU \(index)") else { return false }
+        if index == 0 {
+          timing?.step("the guest's first instruction is next")
+          timing?.total("launcher")
+        }
+        return true
+      }
+    }
   }
 
   /// Puts the calling thread under the policy; false: the machine is told that it cannot be.

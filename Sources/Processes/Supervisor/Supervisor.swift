@@ -11,12 +11,15 @@ import SoftEngine
 /// Runs a machine from its description to its end.
 public enum Supervisor {
   /// Runs the resolved machine and returns how it ended. Called once, on the main thread.
-  public static func run(_ spec: MachineSpec, registry: Registry, logLevel: LogLevel) -> Outcome {
+  /// - Parameter start: when the program began, in nanoseconds of the monotonic clock.
+  public static func run(_ spec: MachineSpec, registry: Registry, logLevel: LogLevel, start: UInt64) -> Outcome {
     let log = makeLogger(logLevel)
+    let timing = spec.timing ? Timing(start: start) : nil
+    timing?.begin()
     ignore(SignalNumber.brokenPipe)
     ignore(SignalNumber.fileSizeExceeded)
     do {
-      return try launch(spec, registry, log)
+      return try launch(spec, registry, log, timing)
     } catch let outcome as Outcome {
       return outcome
     } catch {
@@ -24,7 +27,9 @@ public enum Supervisor {
     }
   }
 
-  private static func launch(_ spec: MachineSpec, _ registry: Registry, _ log: Logger) throws -> Outcome {
+  private static func launch(_ spec: MachineSpec, _ registry: Registry, _ log: Logger, _ timing: Timing?)
+    throws -> Outcome
+  {
     guard spec.memory <= hostMemory() else {
       throw LaunchError(
         "--memory \(spec.memory >> 20)M is more than this host's \(hostMemory() >> 20)M of RAM; give less")
@@ -33,14 +38,15 @@ public enum Supervisor {
     let temporaryPaths = resources.temporaryPaths
     defer { for path in temporaryPaths { try? removeFile(path) } }
     for notice in resources.notices { log.notice("\(notice)") }
+    timing?.step("disks, networks and kernel opened")
     switch try EngineChoice(spec) {
     case .kvm(let host, let notice):
-      return try run(spec, registry, log, resources, notice, host) { (host) throws(EngineFailure) in
+      return try run(spec, registry, log, timing, resources, notice, host) { (host) throws(EngineFailure) in
         try KVMMachine(host, vcpus: spec.cpus, hasLegacyChips: spec.mode != .pv) { SoftInterpreter() }
       }
     case .soft(let notice):
       let trace = try spec.trace.map(Trace.init)
-      return try run(spec, registry, log, resources, notice, ()) { (_) throws(EngineFailure) in
+      return try run(spec, registry, log, timing, resources, notice, ()) { (_) throws(EngineFailure) in
         try SoftMachine(
           vcpus: spec.cpus, model: spec.cpu, hasLegacyChips: spec.mode != .pv, trace: trace)
       }
@@ -49,10 +55,12 @@ public enum Supervisor {
 
   /// Runs the machine that `make` makes of `host`, while the device process comes up.
   private static func run<Machine: VirtualMachine, Host: ~Copyable>(
-    _ spec: MachineSpec, _ registry: Registry, _ log: Logger, _ resources: consuming OpenedResources,
+    _ spec: MachineSpec, _ registry: Registry, _ log: Logger, _ timing: Timing?,
+    _ resources: consuming OpenedResources,
     _ notice: String?, _ host: consuming Host, _ make: (consuming Host) throws(EngineFailure) -> Machine
   ) throws -> Outcome {
     let memory = try MachineMemory(spec, registry: registry)
+    timing?.step("guest memory")
     let terminal = resources.input == nil ? nil : TerminalMode(of: StandardStream.input.rawValue)
 
     let signals = try SignalDescriptor([
@@ -63,12 +71,15 @@ public enum Supervisor {
     let images = resources.images
     let networks = try NetworkProcesses(resources.userNetworks, sandbox: spec.sandbox, log: log)
     for connector in resources.connectors { try connector.start() }
-    let devices = try DeviceProcessLink(spec, memory, resources, terminal: terminal, log: log)
+    let devices = try DeviceProcessLink(spec, memory, resources, terminal: terminal, log: log, timing: timing)
+    timing?.step("device process spawned")
     defer { if !devices.hasFinished { images.close(log) } }
 
-    let running = try RunningMachine(make(host), spec: spec, memory: memory)
+    let running = try RunningMachine(make(host), spec: spec, memory: memory, timing: timing)
+    timing?.step("engine")
     try devices.awaitReady(connect: running.connect)
     try networks.awaitReady()
+    timing?.step("devices are ready")
     if let notice { log.notice("\(notice)") }
     _ = consume resources
     terminal?.enterRaw()

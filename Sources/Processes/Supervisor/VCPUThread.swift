@@ -69,6 +69,16 @@ final class HandledEvents: Sendable {
   func wait(while count: UInt32) { Futex.wait(word, while: count, nanoseconds: 100_000_000) }
 }
 
+/// Where the bootstrap processor begins when the machine starts or resets.
+final class StartPlace: Sendable {
+  private let place = Mutex(StartState.resetVector)
+
+  var state: StartState {
+    get { place.withLock { $0 } }
+    set { place.withLock { $0 = newValue } }
+  }
+}
+
 /// The thread of one vCPU: runs guest code and carries its bus accesses to the device process.
 final class VCPUThread<Machine: VirtualMachine>: Sendable {
   let cpu: Machine.CPU
@@ -80,10 +90,13 @@ final class VCPUThread<Machine: VirtualMachine>: Sendable {
   private let gate: VCPUGate
   private let handled: HandledEvents
   private let reports: VCPUReports
+  /// Nil: this is not the bootstrap processor.
+  private let start: StartPlace?
 
   init(
     _ index: Int, _ cpu: Machine.CPU, mailbox: MailboxClient, page: MachinePage, map: GuestMap<Machine>,
-    connections: Connections<Machine>, gate: VCPUGate, handled: HandledEvents, reports: VCPUReports
+    connections: Connections<Machine>, gate: VCPUGate, handled: HandledEvents, reports: VCPUReports,
+    start: StartPlace?
   ) {
     self.index = index
     self.cpu = cpu
@@ -94,6 +107,7 @@ final class VCPUThread<Machine: VirtualMachine>: Sendable {
     self.gate = gate
     self.handled = handled
     self.reports = reports
+    self.start = start
   }
 
   /// Starts the thread, which does nothing unless `confine` succeeds.
@@ -148,6 +162,7 @@ final class VCPUThread<Machine: VirtualMachine>: Sendable {
     case .reset:
       do throws(EngineFailure) {
         try cpu.reset()
+        if let start { try cpu.begin(at: start.state) }
       } catch {
         reports.post(.failure(error))
       }

@@ -224,8 +224,9 @@ extension QCOW2Image {
     for piece in stage.raised { try file.write([piece.buffer], at: piece.offset) }
     let table = metadata.withLock { $0.refcountTableOffset }
     try writeEntries(stage.blockPointers, stage.pointerValues, at: table)
-    // In version 3 the dirty bit says that refcounts are to be checked; before it their order has to hold.
-    if !isVersion3, !stage.raised.isEmpty || !stage.blockPointers.isEmpty { try barrier() }
+    // In version 3 the dirty bit says that refcounts are to be checked, but there has to be a block for each; before it
+    // their order has to hold.
+    if !stage.blockPointers.isEmpty || !isVersion3 && !stage.raised.isEmpty { try barrier() }
     stage.phase = 3
     for piece in stage.l2 { try file.write([piece.buffer], at: piece.offset) }
     try writeEntries(stage.tablePointers, stage.values, at: header.l1Offset)

@@ -310,6 +310,8 @@ final class QCOW2Image: ImageLayer {
     var last: QCOW2Entry
     /// The host clusters read as zero.
     var isFresh: Bool
+    /// So do the guest's: where the host loses its power before the data is there, nothing else comes up.
+    var replacesZeroes: Bool
   }
 
   /// Writes to clusters that get a new place, as far as there is one in one piece. Returns the bytes written, 0 where
@@ -317,7 +319,8 @@ final class QCOW2Image: ImageLayer {
   private func writeNew(
     _ cluster: UInt64, _ count: Int, _ start: Int, _ buffers: [UnsafeMutableRawBufferPointer], _ length: Int
   ) throws(LayerError) -> Int {
-    let plan = try change { (metadata) throws(MetadataFault) in try Self.plan(&metadata, cluster, count) }
+    let backed = backing.map { (($0.size &+ UInt64(clusterSize) &- 1) >> UInt64(bits)) } ?? 0
+    let plan = try change { (metadata) throws(MetadataFault) in try Self.plan(&metadata, cluster, count, backed) }
     guard let plan else { return 0 }
     let clusters = plan.host.count
     let written = min(length, clusters << bits - start)
@@ -329,10 +332,7 @@ final class QCOW2Image: ImageLayer {
       let data = written == length ? buffers : slice(buffers, 0, written)
       let place = plan.host.lowerBound << UInt64(bits) + UInt64(head == nil ? start : 0)
       try file.write((head?.parts ?? []) + data + (rest?.parts ?? []), at: place)
-      let hasCopied = head?.isOld == true || rest?.isOld == true
-      try change { (metadata) throws(MetadataFault) in
-        try Self.link(&metadata, cluster, plan.host, hasCopied: hasCopied)
-      }
+      try change { (metadata) throws(MetadataFault) in try Self.link(&metadata, cluster, plan) }
     } catch {
       metadata.withLock { $0.release(plan.host) }
       throw error
@@ -341,10 +341,11 @@ final class QCOW2Image: ImageLayer {
     return written
   }
 
-  /// Reserves a place for `cluster` and those after it that need one, in the same L2 table.
-  private static func plan(_ metadata: inout QCOW2Metadata, _ cluster: UInt64, _ limit: Int) throws(MetadataFault)
-    -> Plan?
-  {
+  /// Reserves a place for `cluster` and those after it that need one, in the same L2 table. Behind the first `backed`
+  /// clusters the backing file has nothing.
+  private static func plan(
+    _ metadata: inout QCOW2Metadata, _ cluster: UInt64, _ limit: Int, _ backed: UInt64
+  ) throws(MetadataFault) -> Plan? {
     let index = metadata.l2Index(of: cluster)
     let slot = try metadata.writableL2(for: cluster)
     var count = 0
@@ -355,14 +356,20 @@ final class QCOW2Image: ImageLayer {
     }
     guard count > 0 else { return nil }
     let host = try metadata.allocate(upTo: count)
+    let replacesZeroes = (0..<host.count).allSatisfy { place in
+      switch metadata.entry(slot, index + place).kind {
+      case .zero: true
+      case .unallocated: cluster + UInt64(place) >= backed
+      case .data, .compressed: false
+      }
+    }
     return Plan(
       host: host, first: metadata.entry(slot, index), last: metadata.entry(slot, index + host.count - 1),
-      isFresh: metadata.takeFresh(host))
+      isFresh: metadata.takeFresh(host), replacesZeroes: replacesZeroes)
   }
 
-  private static func link(
-    _ metadata: inout QCOW2Metadata, _ cluster: UInt64, _ host: Range<UInt64>, hasCopied: Bool
-  ) throws(MetadataFault) {
+  private static func link(_ metadata: inout QCOW2Metadata, _ cluster: UInt64, _ plan: Plan) throws(MetadataFault) {
+    let host = plan.host
     let slot = try metadata.writableL2(for: cluster)
     _ = try metadata.refcountSlot(block: metadata.place(host.lowerBound).block)
     let index = metadata.l2Index(of: cluster)
@@ -371,12 +378,12 @@ final class QCOW2Image: ImageLayer {
       let new = QCOW2Entry(data: metadata.offset(host.lowerBound + UInt64(place)))
       try metadata.replace(slot, index + place, with: new)
     }
-    if hasCopied { metadata.needsDataBarrier = true }
+    if !plan.isFresh || !plan.replacesZeroes { metadata.needsDataBarrier = true }
   }
 
   /// What a cluster held around the part that is written; nil where its new place reads the same without being written.
   private func oldContent(_ entry: QCOW2Entry, _ cluster: UInt64, _ range: Range<Int>, isFresh: Bool)
-    throws(LayerError) -> (memory: AlignedBuffer, parts: [UnsafeMutableRawBufferPointer], isOld: Bool)?
+    throws(LayerError) -> (memory: AlignedBuffer, parts: [UnsafeMutableRawBufferPointer])?
   {
     guard !range.isEmpty else { return nil }
     let hasBacking = backing.map { cluster << UInt64(bits) < $0.size } ?? false
@@ -385,7 +392,7 @@ final class QCOW2Image: ImageLayer {
     let memory = AlignedBuffer(count: range.count)
     let part = UnsafeMutableRawBufferPointer(rebasing: memory.bytes[..<range.count])
     if !isZero { try read(entry, cluster, range.lowerBound, [part], range.count) }
-    return (memory, [part], !isZero)
+    return (memory, [part])
   }
 
   private func writeFreesIfMany() throws(LayerError) {

@@ -38,7 +38,7 @@ struct QCOW2Metadata: ~Copyable {
   private var nextFree: UInt64 = 0
   /// From here on the file has never held anything: it reads as zero.
   private var freshFrom: UInt64
-  /// Old data was copied to new clusters and is not known to be on stable storage there.
+  /// New clusters whose data is not known to be on stable storage hold what the guest did not read there before.
   var needsDataBarrier = false
   var isCorrupt = false
 

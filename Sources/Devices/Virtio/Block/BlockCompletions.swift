@@ -2,7 +2,7 @@ import Backends
 import Synchronization
 
 /// A request of the driver's on its way through the backend. Kept and used again, so that a request allocates nothing.
-// Safety: the worker touches it before it is submitted and after it has come back; in between only `finished` does.
+// Safety: the worker touches it before it is submitted and after it has come back; in between only `completion` does.
 final class VirtioBlockRequest: @unchecked Sendable {
   /// What is under way.
   enum Step {
@@ -23,6 +23,8 @@ final class VirtioBlockRequest: @unchecked Sendable {
   /// Backend requests that have not come back: a discard may have several.
   let left = Atomic<Int>(0)
   let hasFailed = Atomic<UInt8>(0)
+  /// What each of them calls when it comes back; made with the request.
+  var completion: @Sendable (Result<Void, BlockError>) -> Void = { _ in }
   /// The next in the stack of the finished.
   var next: Unmanaged<VirtioBlockRequest>?
 }

@@ -134,7 +134,7 @@ public final class VirtioBlock: VirtioDevice, @unchecked Sendable {
       request.isWrite = true
       gather(chain.readable, skipping: Format.headerSize, count: count, request)
       transfer(request, .write, count, offset)
-    case Format.RequestType.flush: submit(request, BlockRequest(.flush, completion: completion(request)))
+    case Format.RequestType.flush: submit(request, BlockRequest(.flush, completion: request.completion))
     case Format.RequestType.getID: answerID(chain, request)
     case Format.RequestType.discard where accepted.contains(Format.Feature.discard):
       ranges(chain, request, isDiscard: true)
@@ -155,7 +155,7 @@ public final class VirtioBlock: VirtioDevice, @unchecked Sendable {
     guard count > 0 else { return finish(request, .ok, written: 0) }
     submit(
       request,
-      BlockRequest(operation, offset: offset.partialValue, buffers: request.runs, completion: completion(request)))
+      BlockRequest(operation, offset: offset.partialValue, buffers: request.runs, completion: request.completion))
   }
 
   /// Collects the runs of guest memory from byte `skipping` on.
@@ -211,7 +211,7 @@ public final class VirtioBlock: VirtioDevice, @unchecked Sendable {
     request.left.store(operations.count, ordering: .relaxed)
     request.hasFailed.store(0, ordering: .relaxed)
     for (operation, offset, length) in operations {
-      backend.enqueue(BlockRequest(operation, offset: offset, length: length, completion: completion(request)))
+      backend.enqueue(BlockRequest(operation, offset: offset, length: length, completion: request.completion))
     }
   }
 
@@ -219,17 +219,6 @@ public final class VirtioBlock: VirtioDevice, @unchecked Sendable {
     request.left.store(1, ordering: .relaxed)
     request.hasFailed.store(0, ordering: .relaxed)
     backend.enqueue(block)
-  }
-
-  private func completion(_ request: VirtioBlockRequest) -> @Sendable (Result<Void, BlockError>) -> Void {
-    { [unowned self] result in
-      if case .failure(let error) = result {
-        request.hasFailed.store(error == .unsupported ? 2 : 1, ordering: .relaxed)
-      }
-      guard request.left.subtract(1, ordering: .acquiringAndReleasing).newValue == 0 else { return }
-      completions.push(request)
-      wake()
-    }
   }
 
   // MARK: Completions
@@ -245,7 +234,7 @@ public final class VirtioBlock: VirtioDevice, @unchecked Sendable {
         finish(request, failure == 2 ? .unsupported : .error, written: 0)
       } else if request.isWrite, request.step == .data, isWriteThrough.load(ordering: .relaxed) {
         request.step = .flushAfterWrite
-        submit(request, BlockRequest(.flush, completion: completion(request)))
+        submit(request, BlockRequest(.flush, completion: request.completion))
         needsKick = true
       } else {
         finish(request, .ok, written: request.isWrite ? 0 : request.dataIn)
@@ -268,6 +257,14 @@ public final class VirtioBlock: VirtioDevice, @unchecked Sendable {
 
   private func make() -> VirtioBlockRequest {
     let request = VirtioBlockRequest()
+    request.completion = { [unowned self, unowned request] result in
+      if case .failure(let error) = result {
+        request.hasFailed.store(error == .unsupported ? 2 : 1, ordering: .relaxed)
+      }
+      guard request.left.subtract(1, ordering: .acquiringAndReleasing).newValue == 0 else { return }
+      completions.push(request)
+      wake()
+    }
     requests.append(request)
     return request
   }
