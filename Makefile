@@ -13,7 +13,8 @@ MANUAL := man/vmrun.1 man/vmrun-images.5 man/vmrun-devices.7 man/vmrun-internals
 SWIFT_SOURCES := Package.swift Sources Tests $(wildcard guests)
 
 # The release binary needs nothing but libc where it runs: the Swift runtime, libstdc++, libgcc, libseccomp, libcap, zlib,
-# zstd, liblzma and lz4 are linked statically, the last six from a directory that has only the archives and goes first in the search.
+# zstd, liblzma, lz4 and libext2fs are linked statically, the last seven from a directory that has only the archives and
+# goes first in the search.
 # ld.lld, because the others warn of a mktemp() that is never called. Packed relocations (glibc 2.36) are a megabyte less
 # to read at each start.
 STATIC := $(CURDIR)/.build/static
@@ -35,8 +36,9 @@ demo:
 build:
 	@.ci/packages build
 	@mkdir -p $(STATIC)
-	@for library in seccomp cap z zstd lzma lz4 stdc++; do ln -sf "$$(gcc -print-file-name=lib$$library.a)" $(STATIC)/; done
-	@for package in libseccomp:seccomp libcap:cap zlib:z libzstd:zstd liblzma:lzma liblz4:lz4; do \
+	@for library in seccomp cap z zstd lzma lz4 ext2fs com_err stdc++; do \
+	  ln -sf "$$(gcc -print-file-name=lib$$library.a)" $(STATIC)/; done
+	@for package in libseccomp:seccomp libcap:cap zlib:z libzstd:zstd liblzma:lzma liblz4:lz4 ext2fs:ext2fs; do \
 	  printf 'Name: %s\nDescription: static\nVersion: 0\nLibs: -L%s -l%s\n' $${package%:*} '$(STATIC)' $${package#*:} \
 	    > $(STATIC)/$${package%:*}.pc; done
 	PKG_CONFIG_PATH=$(STATIC) $(SWIFT) build --product $(PRODUCT) $(RELEASE_FLAGS)

@@ -47,6 +47,8 @@ let package = Package(
     .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
     .systemLibrary(name: "CLzma", pkgConfig: "liblzma", providers: [.apt(["liblzma-dev"])]),
     .systemLibrary(name: "CLz4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
+    .systemLibrary(name: "CLibExt2FS", pkgConfig: "ext2fs", providers: [.apt(["libext2fs-dev"])]),
+    .target(name: "CExt2FS", dependencies: ["CLibExt2FS"], linkerSettings: [.linkedLibrary("com_err")]),
     layer("LinuxSystem", ["CLinux", "CZlib", "CZstd", "CLzma", "CLz4"]),
 
     // Values and contracts.
@@ -71,6 +73,9 @@ let package = Package(
 
     layer("UserNetwork", ["LinuxSystem", "MachineModel", "Backends", "CSlirp"]),
 
+    // What an image says about how it is booted. Knows nothing of machines.
+    layer("BootImage", ["CExt2FS"]),
+
     // What joins them.
     layer("Boards", ["DeviceKit", "Devices", "MachineModel", "Engines", "GuestMemory", "LinuxSystem"]),
     layer("Options", ["MachineModel", "X86", "DeviceKit", "LinuxSystem", argumentParser]),
@@ -91,6 +96,7 @@ let package = Package(
     tests("X86Tests", ["X86"]),
     tests("BusesTests", ["Buses", "DeviceKit", "TestKit"]),
     tests("BackendsTests", ["Backends", "LinuxSystem", "MachineModel", "TestKit"]),
+    tests("BootImageTests", ["BootImage", "LinuxSystem", "TestKit"]),
     tests("UserNetworkTests", ["UserNetwork", "LinuxSystem", "MachineModel", "TestKit"]),
     tests(
       "DevicesTests",

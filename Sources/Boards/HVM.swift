@@ -24,19 +24,24 @@ public enum HVM {
     "exit", "pvpanic",
   ]
 
-  /// A drive for each of the disks, and the user's devices, IDE drives in their places.
+  /// A drive for each of the disks, and the user's devices, drives in their places.
   static func drives(
     _ blocks: [BlockSpec], of spec: MachineSpec, _ registry: Registry
   ) throws(BoardError) -> [DeviceSpec] {
-    try placed(drives: blocks.map { drive($0, of: spec) }, user: spec.devices, registry)
+    var devices = try placed(drives: blocks.map { drive($0, of: spec) }, user: spec.devices, registry)
+    try placeSCSIDrives(&devices, cpus: spec.cpus, registry)
+    return devices
   }
 
   /// The device of a disk that no device of the user's names.
   private static func drive(_ block: BlockSpec, of spec: MachineSpec) -> DeviceSpec {
     let properties: [String: PropertyValue] = ["drive": .string(block.id)]
-    if block.id.hasPrefix("cdrom") { return DeviceSpec(model: "ide-cd", id: "ide-\(block.id)", properties: properties) }
-    switch block.interface ?? .standard(for: spec.mode) {
-    case .ide: return DeviceSpec(model: "ide-hd", id: "ide-\(block.id)", properties: properties)
+    let isCDROM = block.id.hasPrefix("cdrom")
+    switch block.interface ?? (isCDROM ? .ide : .standard(for: spec.mode)) {
+    case .ide:
+      return DeviceSpec(model: isCDROM ? "ide-cd" : "ide-hd", id: "ide-\(block.id)", properties: properties)
+    case .scsi:
+      return DeviceSpec(model: isCDROM ? "scsi-cd" : "scsi-hd", id: "scsi-\(block.id)", properties: properties)
     case .virtio:
       // A queue for each CPU, so that none waits for another's.
       let queues = PropertyValue.integer(UInt64(min(spec.cpus, maximumDiskQueues)))

@@ -97,22 +97,41 @@ extension HVM {
         choices.append(((place + 1, order), path))
       }
     }
-    // Disks on the interface that the mode prefers come before others.
-    let isVirtioFirst = BlockInterface.standard(for: spec.mode) == .virtio
-    for device in spec.devices where device.model == virtioDisk {
-      guard let card = pciAddress(of: device) else { continue }
-      let function = card.function == 0 ? "" : ",\(card.function)"
-      let order = UInt64(card.slot * 8 + card.function) + (isVirtioFirst ? 0 : 1 << 16)
-      try add(device, .disk, order: order, "/pci@i0cf8/scsi@\(String(card.slot, radix: 16))\(function)/disk@0,0")
+    // Disks on the interface that the mode prefers come before others; places on one interface are in order.
+    func order(_ interface: BlockInterface, _ place: Int) -> UInt64 {
+      let isPreferred = interface == .standard(for: spec.mode)
+      let rank = isPreferred ? 0 : 1 + (BlockInterface.allCases.firstIndex(of: interface) ?? 0)
+      return UInt64(rank << 16 | place)
     }
-    for device in spec.devices where try Recipe.model(of: device, registry).bus == .ide {
-      guard let bus = device.string("bus"), let unit = device.integer("unit"),
-        let position = IDEPosition.all.first(where: { $0.bus == bus && UInt64($0.unit) == unit })
-      else { continue }
-      let path = "/pci@i0cf8/ide@1,1/drive@\(position.channel)/disk@\(position.unit)"
-      let medium: BootMedium = device.model == "ide-cd" ? .cdrom : .disk
-      // Drives of one medium in the order of their channels and units.
-      try add(device, medium, order: 1 << 8 | UInt64(position.channel * 2 + position.unit), path)
+    /// A PCI storage card, as OpenFirmware calls it.
+    func path(_ card: (slot: Int, function: Int)) -> String {
+      "/pci@i0cf8/scsi@" + String(card.slot, radix: 16) + (card.function == 0 ? "" : ",\(card.function)")
+    }
+    let controllers = spec.devices.filter { $0.model == scsiController }
+    for device in spec.devices {
+      switch try Recipe.model(of: device, registry).bus {
+      case .pci where device.model == virtioDisk:
+        guard let card = pciAddress(of: device) else { continue }
+        let order = order(.virtio, card.slot * 8 + card.function)
+        try add(device, .disk, order: order, path(card) + "/disk@0,0")
+      case .scsi:
+        guard let place = SCSIPosition(device), controllers.indices.contains(place.controller),
+          let card = pciAddress(of: controllers[place.controller])
+        else { continue }
+        let order = order(.scsi, place.controller * SCSIPosition.targets + place.target)
+        let target = String(place.target, radix: 16)
+        try add(
+          device, device.model == "scsi-cd" ? .cdrom : .disk, order: order, path(card) + "/channel@0/disk@\(target),0")
+      case .ide:
+        guard let bus = device.string("bus"), let unit = device.integer("unit"),
+          let position = IDEPosition.all.first(where: { $0.bus == bus && UInt64($0.unit) == unit })
+        else { continue }
+        let path = "/pci@i0cf8/ide@1,1/drive@\(position.channel)/disk@\(position.unit)"
+        try add(
+          device, device.model == "ide-cd" ? .cdrom : .disk,
+          order: order(.ide, position.channel * 2 + position.unit), path)
+      default: continue
+      }
     }
     return choices.sorted { $0.rank < $1.rank }.map(\.path)
   }

@@ -72,10 +72,12 @@ public struct BlockRateLimits: Sendable, Codable, Equatable {
   }
 }
 
-/// What a disk is attached to.
+/// What a disk or CD-ROM drive is attached to.
 public enum BlockInterface: String, Sendable, Codable, CaseIterable {
   case ide
   case virtio
+  /// A virtio SCSI controller.
+  case scsi
 
   /// What a hard disk gets where nothing else was chosen.
   public static func standard(for mode: Mode) -> BlockInterface { mode == .hvm ? .ide : .virtio }
@@ -95,7 +97,8 @@ public struct BlockSpec: Sendable, Codable, Equatable {
   /// Writes go to a temporary overlay; the file is opened read-only.
   public var snapshot: Bool
   public var limits: BlockRateLimits
-  /// What its drive is attached to where no device of the user's names it; nil: what the mode prefers.
+  /// What its drive is attached to where no device of the user's names it; nil: what the mode prefers, and IDE for a
+  /// CD-ROM drive.
   public var interface: BlockInterface?
 
   public init(

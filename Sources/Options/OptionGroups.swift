@@ -39,14 +39,15 @@ struct DiskOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       "Add a hard disk: an image or block device.",
-      discussion: "Options: format=auto|raw|qcow2, backing=off|on|PATH, if=ide|virtio, readonly=on|off,"
+      discussion: "Options: format=auto|raw|qcow2, backing=off|on|PATH, if=ide|virtio|scsi, readonly=on|off,"
         + " cache=writeback|writethrough|none|unsafe, snapshot=on|off, iops=N, bps=SIZE."
         + " A comma in PATH is written twice.",
       valueName: "path[,option=value...]"),
     completion: .file())
   var disk: [String] = []
 
-  @Option(help: ArgumentHelp("Add a CD-ROM drive with this image.", valueName: "path"), completion: .file())
+  @Option(
+    help: ArgumentHelp("Add a CD-ROM drive with this image.", valueName: "path[,if=ide|scsi]"), completion: .file())
   var cdrom: [String] = []
 
   @Flag(help: "Keep writes to all disks in a temporary overlay; the images stay as they are.")
@@ -105,7 +106,8 @@ struct NetworkOptions: ParsableArguments {
 struct ConsoleOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp(
-      "Connect the next serial port, up to four: stdio, file:PATH, unix:PATH, pty or null; or none for no port."
+      "Connect the next serial port, COM1 to COM4, or what a device names: stdio, file:PATH, unix:PATH, pty or null;"
+        + " or none for no port."
         + " (default: stdio)",
       valueName: "endpoint"),
     completion: .list(["stdio", "file:", "unix:", "pty", "null"]))

@@ -166,6 +166,11 @@ public struct VMRunCommand: ParsableCommand {
     OptionSpec("bps", .size(512...(1 << 50)), "Bytes a second at most"),
   ]
 
+  /// What `--cdrom PATH` takes after the path.
+  static let cdromOptions = [
+    OptionSpec("if", .choice(["ide", "scsi"]), "Interface that the drive is attached to; the default is ide")
+  ]
+
   private func blocks() throws(UsageError) -> [BlockSpec] {
     guard images.count <= 1 else {
       throw UsageError("'\(images[1])': only one image is booted; give further disks with --disk")
@@ -193,9 +198,17 @@ public struct VMRunCommand: ParsableCommand {
           limits: BlockRateLimits(requests: properties.integer("iops"), bytes: properties.integer("bps")),
           interface: properties.string("if").flatMap(BlockInterface.init)))
     }
-    for (index, image) in disks.cdrom.enumerated() {
-      guard let image = try path("--cdrom", image) else { continue }
-      blocks.append(BlockSpec(id: "cdrom\(index)", path: image, readOnly: true))
+    for (index, text) in disks.cdrom.enumerated() {
+      let list = KeyValueList(text)
+      guard let path = try path("--cdrom", list.head) else { continue }
+      let properties: Properties
+      do {
+        properties = Properties(try Self.cdromOptions.values(parsing: list.items, owner: "a CD-ROM drive"))
+      } catch { throw UsageError("--cdrom", path, "\(error)") }
+      blocks.append(
+        BlockSpec(
+          id: "cdrom\(index)", path: path, readOnly: true,
+          interface: properties.string("if").flatMap(BlockInterface.init)))
     }
     return blocks
   }
@@ -209,9 +222,6 @@ public struct VMRunCommand: ParsableCommand {
   }
 
   private func characters() throws(UsageError) -> [CharacterSpec] {
-    guard console.serial.count <= 4 else {
-      throw UsageError("--serial: given \(console.serial.count) times; the board has four serial ports")
-    }
     if console.serial == ["none"] { return [] }
     var endpoints: [CharacterEndpoint] = []
     for text in console.serial {

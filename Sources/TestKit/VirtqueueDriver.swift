@@ -256,6 +256,11 @@ public struct VirtioPCIDriver {
   /// Reading clears it.
   public func isr() -> UInt8 { UInt8(truncatingIfNeeded: common(0x1000, .byte)) }
   public func configuration(_ offset: UInt64, _ width: AccessWidth) -> UInt64 { common(0x2000 + offset, width) }
+  public func setConfiguration(_ offset: UInt64, _ width: AccessWidth, _ value: UInt64) {
+    setCommon(0x2000 + offset, width, value)
+  }
+  /// Queues that the device has.
+  public var queueCount: Int { Int(common(18, .word)) }
 
   public var offeredFeatures: UInt64 {
     setCommon(0, .dword, 0)

@@ -80,8 +80,7 @@ extension Machines {
       let path = "/tmp/vmrun-test-\(monotonicNanoseconds()).sock"
       try await GuestRunner.run(Machines.arguments("serial-echo.rom", "--serial", "unix:\(path)")) { run in
         _ = try await run.deviceProcess()
-        let client = Client(try await retry { try UnixSocket.connect(to: path).release() })
-        try await client.converse(run)
+        try await UnixClient.connect(to: path).converse(run)
       }
       #expect(throws: SystemError.self) { _ = try UnixSocket.connect(to: path) }
       #expect(ProcessTable.names(in: "/tmp")?.contains(String(path.dropFirst(5))) == false)
@@ -93,56 +92,27 @@ extension Machines {
         _ = try await run.deviceProcess()
         let line = try #require(lines(run.error).first { $0.contains("/dev/pts/") })
         let path = String(try #require(line.split(separator: " ").last))
-        let client = Client(try Descriptor.open(path, .readWrite).release())
-        try await client.converse(run)
+        try await UnixClient(try Descriptor.open(path, .readWrite).release()).converse(run)
       }
     }
 
     private func hello(_ more: String...) throws -> [String] { try Machines.arguments("hello.rom") + more }
-
-    /// Waits for something that the launcher is about to make.
-    private func retry(_ body: () throws -> CInt) async throws -> CInt {
-      for _ in 0..<200 {
-        if let result = try? body() { return result }
-        try await Task.sleep(for: .milliseconds(10))
-      }
-      return try body()
-    }
   }
 }
 
-/// The other end of a serial port.
-private final class Client {
-  private let descriptor: Descriptor
-
-  init(_ raw: CInt) { descriptor = Descriptor(owning: raw) }
-
+extension UnixClient {
   /// Talks with the echo guest until it ends. What was sent before the guest listens may be lost, so it is repeated.
-  func converse(_ run: RunningProgram) async throws {
+  fileprivate func converse(_ run: RunningProgram) async throws {
     var heard = ""
     for _ in 0..<50 where !heard.contains("HELLO") {
       try send("hello ")
-      heard += receive(milliseconds: 100)
+      heard += receive(milliseconds: 100) ?? ""
       await Task.yield()
     }
     #expect(heard.contains("HELLO"), "\(heard) \(run.transcript)")
     // The guest reports whether an interrupt came, so the last byte finds it asleep.
-    while !receive(milliseconds: 300).isEmpty { await Task.yield() }
+    while receive(milliseconds: 300)?.isEmpty == false { await Task.yield() }
     try send("q")
     #expect(try await run.end() == .exited(0), "\(run.transcript)")
-  }
-
-  private func send(_ text: String) throws {
-    var bytes = Array(text.utf8)
-    _ = try bytes.withUnsafeMutableBytes { try descriptor.write(UnsafeRawBufferPointer($0)) }
-  }
-
-  private func receive(milliseconds: CInt) -> String {
-    var entries = [PollEntry(descriptor.raw, .readable)]
-    waitForDescriptors(&entries, milliseconds: milliseconds)
-    guard !entries[0].ready.isEmpty else { return "" }
-    var bytes = [UInt8](repeating: 0, count: 4096)
-    let count = (try? bytes.withUnsafeMutableBytes { try descriptor.read(into: $0) }) ?? 0
-    return String(decoding: bytes.prefix(count), as: UTF8.self)
   }
 }

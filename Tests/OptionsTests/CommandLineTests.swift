@@ -39,6 +39,10 @@ import struct X86.CPUModel
       $0.mode = .pvhvm
       $0.blocks[0].interface = .virtio
     },
+    Case("--disk a.img,if=scsi --cdrom i,,j.iso,if=scsi") {
+      $0.blocks[0].interface = .scsi
+      $0.blocks.append(BlockSpec(id: "cdrom0", path: "i,j.iso", readOnly: true, interface: .scsi))
+    },
     Case("--disk a.img,format=auto,backing=off,readonly=off,cache=writeback,snapshot=off") { _ in },
     Case("--disk a.img,format=raw") { $0.blocks[0].format = .raw },
     Case("--disk a.img,format=qcow2,backing=on") {
@@ -190,10 +194,7 @@ import struct X86.CPUModel
     ("--serial file: a.img", "--serial file:: must be stdio, file:PATH, unix:PATH, pty or null; or none for no port"),
     ("--serial stdio --serial stdio a.img", "--serial stdio: is taken by another serial port"),
     ("--serial file:l --serial file:l a.img", "--serial file:l: is taken by another serial port"),
-    (
-      "--serial pty --serial pty --serial pty --serial pty --serial pty a.img",
-      "--serial: given 5 times; the board has four serial ports"
-    ),
+    ("--cdrom i.iso,if=virtio", "--cdrom i.iso: a CD-ROM drive option 'if' is 'virtio'; it must be ide or scsi"),
     (
       "--device ide-dh a.img",
       "--device ide-dh: unknown device 'ide-dh', did you mean 'ide-hd'? '--device help' lists all"

@@ -4,16 +4,7 @@ import GuestMemory
 ///
 /// `now` is guest time in nanoseconds. Frames come in by `receive`; they go out by an `E1000Transmitter`, which asks
 /// for the ring and the settings and reports what it has done.
-struct E1000: Sendable {
-  /// What a register write means outside the registers.
-  struct Effect: OptionSet, Sendable {
-    let rawValue: Int
-    /// There may be something to send.
-    static let transmit = Effect(rawValue: 1 << 0)
-    /// There may be room for frames again.
-    static let receive = Effect(rawValue: 1 << 1)
-  }
-
+struct E1000: NetworkChip {
   /// EEPROM words (§5.6, table 5-2).
   private enum EEPROMWord {
     static let initControl1 = 0x0A
@@ -121,6 +112,8 @@ struct E1000: Sendable {
     interrupts.advance(now: now)
   }
 
+  var isInterrupting: Bool { interrupts.isAsserted }
+
   var nextDeadline: UInt64? {
     guard let link = phy.negotiationEnd else { return interrupts.nextDeadline }
     return min(link, interrupts.nextDeadline ?? .max)
@@ -213,7 +206,7 @@ struct E1000: Sendable {
   }
 
   /// Writes the register at a multiple of 4.
-  mutating func write(_ offset: Int, _ value: UInt32, now: UInt64) -> Effect {
+  mutating func write(_ offset: Int, _ value: UInt32, now: UInt64) -> NetworkChipEffect {
     let offset = E1000Register.canonical(offset)
     switch offset {
     case E1000Register.ctrl: return writeControl(value, now)
@@ -266,7 +259,7 @@ struct E1000: Sendable {
     return []
   }
 
-  private mutating func writeControl(_ value: UInt32, _ now: UInt64) -> Effect {
+  private mutating func writeControl(_ value: UInt32, _ now: UInt64) -> NetworkChipEffect {
     if value & E1000Control.phyReset != 0 { phy.reset(now: now) }
     guard value & E1000Control.reset == 0 else {
       resetRegisters()

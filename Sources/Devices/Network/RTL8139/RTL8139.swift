@@ -3,17 +3,8 @@ import GuestMemory
 /// The registers of a Realtek RTL8139C and what they do, without lock, thread or host.
 ///
 /// `now` is guest time in nanoseconds. Registers are bytes: an access of several bytes writes them in ascending order.
-struct RTL8139: Sendable {
+struct RTL8139: NetworkChip {
   typealias Register = RTL8139Register
-
-  /// What a register write means outside the registers.
-  struct Effect: OptionSet, Sendable {
-    let rawValue: Int
-    /// There may be something to send.
-    static let transmit = Effect(rawValue: 1 << 0)
-    /// There may be room for frames again.
-    static let receive = Effect(rawValue: 1 << 1)
-  }
 
   /// A frame to be sent: descriptor 0–3 and its memory.
   struct Transmission: Sendable {
@@ -217,7 +208,7 @@ struct RTL8139: Sendable {
     return summary
   }
 
-  mutating func write(_ register: Int, _ value: UInt8, now: UInt64) -> Effect {
+  mutating func write(_ register: Int, _ value: UInt8, now: UInt64) -> NetworkChipEffect {
     let canConfigure = bytes[Register.eeprom] & EEPROMMode.mask == EEPROMMode.configure
     let shift = UInt32((register & 3) * 8)
     func keep(_ mask: UInt32) -> UInt8 { value & UInt8(truncatingIfNeeded: mask >> shift) }
@@ -264,7 +255,7 @@ struct RTL8139: Sendable {
     timerFired = false
   }
 
-  private mutating func writeCommand(_ value: UInt8, _ now: UInt64) -> Effect {
+  private mutating func writeCommand(_ value: UInt8, _ now: UInt64) -> NetworkChipEffect {
     guard value & RTL8139Command.reset == 0 else {
       reset(now: now)
       return .receive

@@ -8,78 +8,25 @@ import Synchronization
 /// A card with a Realtek RTL8139C: Fast Ethernet on PCI.
 ///
 /// The lock of `transmission` is taken before that of `state`, and alone while a frame goes to the backend.
-// Safety: all that changes is in `state` and `transmission`; the base guards the configuration space.
-final class RTL8139Device: PCIDevice, NetworkReceiver, @unchecked Sendable {
-  private enum BAR {
-    static let io = 0
-    static let memory = 1
-  }
-
+// Safety: all that changes is in `transmission`; the base guards the rest.
+final class RTL8139Device: NetworkCardDevice<RTL8139>, @unchecked Sendable {
   private static let size: UInt64 = 256
-
-  private struct State {
-    var chip: RTL8139
-    var isBusMaster = false
-    var timer: MachineTimer?
-    var armed: UInt64?
-    var line = false
-    /// The backend keeps a frame for which there was no room.
-    var hasRefused = false
-  }
 
   /// A frame on its way from guest memory.
   private struct Transmission {
     var parts = FrameParts()
   }
 
-  private let state: Mutex<State>
   private let transmission = Mutex(Transmission())
-  /// Sends, so that no vCPU waits for the host; nil until the card is complete.
-  private let worker = Mutex<DeviceWorker?>(nil)
-  private let memory: GuestMemory
-  private let clock: any MachineClock
-  private let backend: (any NetworkBackend)?
 
   init(id: String, address: EthernetAddress, backend: (any NetworkBackend)?, board: Board) throws(DeviceError) {
-    memory = board.memory
-    clock = board.clock
-    self.backend = backend
-    state = Mutex(State(chip: RTL8139(address)))
-    var space = PCIConfiguration(
+    try super.init(
+      id: id,
       PCIIdentity(
         vendor: 0x10EC, device: 0x8139, revision: 0x10, classCode: 0x020000, subsystemVendor: 0x10EC,
-        subsystem: 0x8139))
-    space.addBAR(BAR.io, .io, size: Self.size)
-    space.addBAR(BAR.memory, .memory32, size: Self.size)
-    space.setInterruptPin(1)
-    super.init(id: id, configuration: space)
-    let timer = board.timers.timer { [weak self] in
-      self?.change { state, _ in
-        state.armed = nil
-        return []
-      }
-    }
-    state.withLock { $0.timer = timer }
-    let worker = try board.workers.worker(id) { [unowned self] _ in transmit() }
-    self.worker.withLock { $0 = worker }
-  }
-
-  /// Plugs the card in; frames from the host arrive from now on.
-  func plug(slot: Int, function: Int, into board: Board) throws(DeviceError) {
-    do throws(PCISlotError) {
-      try board.pci.attach(self, slot: slot, function: function)
-    } catch {
-      throw DeviceError("PCI \(String(slot, radix: 16)).\(function) is already taken")
-    }
-    do throws(BusConflict) {
-      try map(bar: BAR.io, in: board.ports)
-      try map(bar: BAR.memory, in: board.mmio)
-    } catch {
-      throw DeviceError("\(error)")
-    }
-    connectInterrupt(board.interrupts.intx(slot: slot, pin: 1))
-    backend?.setReceiveOffloads([])
-    backend?.start(self)
+        subsystem: 0x8139),
+      memoryBAR: BAR(number: 1, size: Self.size), ioBAR: BAR(number: 0, size: Self.size), chip: RTL8139(address),
+      backend: backend, board: board)
   }
 
   override func reset() {
@@ -92,42 +39,6 @@ final class RTL8139Device: PCIDevice, NetworkReceiver, @unchecked Sendable {
         return .receive
       }
     }
-  }
-
-  override func drain() { backend?.drain() }
-
-  override func configurationChanged(_ register: Int, _ width: AccessWidth) {
-    let enabled = isBusMaster
-    change { state, _ in
-      guard state.isBusMaster != enabled else { return [] }
-      state.isBusMaster = enabled
-      return enabled ? [.transmit, .receive] : []
-    }
-  }
-
-  private var hasCable: Bool { backend?.isLinkUp ?? false }
-
-  /// Changes the chip at the present guest time, brings pin and timer up to date, and does what follows from it.
-  private func change(_ body: (inout State, UInt64) -> RTL8139.Effect) {
-    var effect: RTL8139.Effect = []
-    state.withLock { state in
-      let now = clock.now
-      effect = body(&state, now)
-      state.chip.advance(now: now)
-      if state.chip.isInterrupting != state.line {
-        state.line = state.chip.isInterrupting
-        setInterrupt(state.line)
-      }
-      if let next = state.chip.nextDeadline, next < state.armed ?? .max {
-        state.armed = next
-        state.timer?.arm(at: next)
-      }
-      if effect.contains(.receive) {
-        if state.hasRefused { state.hasRefused = false } else { effect.remove(.receive) }
-      }
-    }
-    if effect.contains(.receive) { backend?.resume() }
-    if effect.contains(.transmit) { wake() }
   }
 
   // MARK: Registers
@@ -156,7 +67,7 @@ final class RTL8139Device: PCIDevice, NetworkReceiver, @unchecked Sendable {
 
   private func writeRegisters(_ offset: UInt64, _ width: AccessWidth, _ value: UInt64, mayTransmit: Bool = true) {
     change { state, now in
-      var effect: RTL8139.Effect = []
+      var effect: NetworkChipEffect = []
       writeBytes(offset, width, value) { register, byte in
         effect.formUnion(state.chip.write(Int(truncatingIfNeeded: register), byte, now: now))
       }
@@ -166,10 +77,8 @@ final class RTL8139Device: PCIDevice, NetworkReceiver, @unchecked Sendable {
 
   // MARK: Transmission
 
-  private func wake() { worker.withLock { $0 }?.wake() }
-
   /// Sends what the descriptors hold.
-  private func transmit() -> WorkerState {
+  override func transmit() -> WorkerState {
     transmission.withLock { transmission in
       for _ in 0..<4 {
         guard let frame = state.withLock({ $0.isBusMaster ? $0.chip.nextTransmission : nil }) else { return .idle }
@@ -211,11 +120,9 @@ final class RTL8139Device: PCIDevice, NetworkReceiver, @unchecked Sendable {
     return false
   }
 
-  func sendable() { wake() }
-
   // MARK: Reception
 
-  func receive(_ frame: UnsafeRawBufferPointer, _ header: FrameHeader) -> Bool {
+  override func receive(_ frame: UnsafeRawBufferPointer, _ header: FrameHeader) -> Bool {
     var isTaken = true
     change { state, _ in
       guard state.chip.isLinkUp, !state.chip.isLoopback, state.chip.isReceiving else { return [] }
@@ -229,29 +136,11 @@ final class RTL8139Device: PCIDevice, NetworkReceiver, @unchecked Sendable {
     }
     return isTaken
   }
-
-  func linkChanged() {
-    let isUp = hasCable
-    change { state, now in
-      state.chip.setCable(isUp, now: now)
-      return []
-    }
-  }
 }
 
 extension RTL8139Device {
-  static let model = DeviceModel(
-    name: "rtl8139", summary: "Realtek RTL8139C network card", bus: .pci,
-    options: [
-      OptionSpec("netdev", .network, "the network behind the card; none: the cable is out"),
-      OptionSpec("mac", .macAddress, "the card's address; the default is that of the network"),
-      OptionSpec("addr", .pciAddress, "PCI slot and function; the default is the first free slot"),
-    ]
-  ) { id, properties, board throws(DeviceError) in
-    let place = try board.networkCardSlot(properties)
-    let device = try RTL8139Device(
-      id: id, address: properties.cardAddress, backend: try board.network("netdev", properties), board: board)
-    try device.plug(slot: place.slot, function: place.function, into: board)
-    return device
+  static let model = DeviceModel.networkCard("rtl8139", "Realtek RTL8139C network card") {
+    (id, address, backend, board) throws(DeviceError) in
+    try RTL8139Device(id: id, address: address, backend: backend, board: board)
   }
 }

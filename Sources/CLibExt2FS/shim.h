@@ -1,0 +1,1 @@
+// Linked for CExt2FS, which is all that calls it.
