@@ -27,7 +27,7 @@ extension Machines {
         try await Self.checkSCSI(shell)
         #expect(try await shell.run("head -c 4096 /dev/hwrng | wc -c") == "4096")
         try await Self.checkBalloon(shell)
-        try await Self.checkConsole(try await .connect(to: name + ".console"))
+        try await Self.checkConsole(shell, try await .connect(to: name + ".console"))
         try await Self.checkPort(shell, try await .connect(to: name + ".port"))
         try await Self.checkHostsConnection(shell, name + ".vsock")
         try await Self.checkGuestsConnection(shell, name + ".vsock")
@@ -64,8 +64,8 @@ extension Machines {
       }
     }
 
-    /// systemd has a login on hvc0 where there is one.
-    private static func checkConsole(_ console: UnixClient) async throws {
+    private static func checkConsole(_ shell: Shell, _ console: UnixClient) async throws {
+      _ = try await shell.run("systemctl start serial-getty@hvc0")
       try console.send("\r")
       _ = try await console.receive(until: "login: ")
       try console.send("root\r")
@@ -87,7 +87,7 @@ extension Machines {
     private static func checkHostsConnection(_ shell: Shell, _ path: String) async throws {
       let listen = #"socket(L,40,1,0);bind(L,pack("SSLLx4",40,0,5000,~0&0xffffffff))||die;listen(L,9)||die;"#
       let serve = #"print "up\n";close STDOUT;while(accept(S,L)){$n="";$n.=$_ while <S>;print S uc $n;close S}"#
-      #expect(try await shell.run("perl -e '$|=1;\(listen)\(serve)' 2>&1 &") == "up")
+      #expect(try await shell.run("perl -e '$|=1;\(listen)\(serve)' 2> /dev/null &") == "up")
       for _ in 0..<5 {
         let client = try await UnixClient.connect(to: path)
         try client.send("CONNECT 5000\n")
@@ -108,7 +108,7 @@ extension Machines {
       func connect(to port: Int) -> String {
         #"socket(S,40,1,0);connect(S,pack("SSLLx4",40,0,\#(port),2))||die "$!\n";"#
       }
-      let send = #"print S "abc"x100000;shutdown(S,1);print scalar <S>"#
+      let send = #"syswrite(S,"abc"x100000);shutdown(S,1);print scalar <S>"#
       let answer = Task { try await shell.run("perl -e '\(connect(to: 1234))\(send)'") }
       var entries = [PollEntry(listener.raw, .readable)]
       waitForDescriptors(&entries, milliseconds: 60_000)
