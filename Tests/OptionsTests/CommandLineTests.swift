@@ -115,6 +115,16 @@ import struct X86.CPUModel
     Case("--trace in,int,file=t.log a.img") {
       $0.trace = TraceSpec(events: [.instructions, .interrupts], path: "t.log")
     },
+    Case("--mode pv --kernel k --initrd i --initrd fd:5 --append quiet") {
+      $0.mode = .pv
+      $0.blocks = []
+      $0.boot = BootSpec(kernel: .path("k"), ramdisks: [.path("i"), .descriptor(5)], arguments: "quiet")
+    },
+    Case("--mode pv --kernel - a.img") {
+      $0.mode = .pv
+      $0.boot = BootSpec(kernel: .standardInput)
+    },
+    Case("--timing a.img") { $0.timing = true },
     Case("-- --a.img") { $0.blocks[0].path = "--a.img" },
   ])
   func describeTheMachine(_ good: Case) {
@@ -132,6 +142,18 @@ import struct X86.CPUModel
   /// The command line and the one line that it is answered with, under status 64.
   @Test(arguments: [
     ("", "no disk image given; try 'vmrun disk.img' or 'vmrun --cdrom install.iso', or 'vmrun --help'"),
+    ("--mode pv a.img", "--mode pv: give the kernel to start with --kernel"),
+    ("--mode pv --append x a.img", "--initrd and --append go with --kernel: give the kernel, too"),
+    ("--kernel k a.img", "--kernel, --initrd and --append go with --mode pv; in other modes firmware boots a disk"),
+    (
+      "--mode pv --kernel fd:2",
+      "--kernel fd:2: must be a path, - for standard input, or fd:N for an open descriptor above 2"
+    ),
+    ("--mode pv --kernel - --initrd -", "only one of --kernel and --initrd can be - (standard input)"),
+    (
+      "--mode pv --kernel - --serial stdio",
+      "--kernel -: standard input is also that of --serial stdio; leave --serial out for a console without input"
+    ),
     ("--mode pv --boot cdrom a.img", "--boot cdrom: mode pv has no firmware; leave it out"),
     ("--mode pv --screen-text s a.img", "--screen-text s: mode pv has no display; leave it out"),
     ("--serial none --serial null a.img", "--serial none: takes no other --serial beside it"),

@@ -80,6 +80,9 @@ struct OpenedResources: ~Copyable {
     descriptors += opened.takeDescriptors()
   }
 
+  /// The guest's processor is as fast as the host's.
+  mutating func leaveUnpackingToKernel() { boot?.unpacks = false }
+
   private mutating func open(_ spec: BlockSpec) throws {
     let opened = try OpenedImage.open(spec)
     var resolved = spec

@@ -34,13 +34,14 @@ public enum Supervisor {
       throw LaunchError(
         "--memory \(spec.memory >> 20)M is more than this host's \(hostMemory() >> 20)M of RAM; give less")
     }
-    let resources = try OpenedResources(spec, registry: registry)
+    var resources = try OpenedResources(spec, registry: registry)
     let temporaryPaths = resources.temporaryPaths
     defer { for path in temporaryPaths { try? removeFile(path) } }
     for notice in resources.notices { log.notice("\(notice)") }
     timing?.step("disks, networks and kernel opened")
     switch try EngineChoice(spec) {
     case .kvm(let host, let notice):
+      if Processor.hasHardwareVirtualisation { resources.leaveUnpackingToKernel() }
       return try run(spec, registry, log, timing, resources, notice, host) { (host) throws(EngineFailure) in
         try KVMMachine(host, vcpus: spec.cpus, hasLegacyChips: spec.mode != .pv) { SoftInterpreter() }
       }
