@@ -82,7 +82,8 @@ let package = Package(
     layer(
       "Processes",
       [
-        "Boards", "Engines", "KVMEngine", "SoftEngine", "Sandbox", "LinuxSystem", "MachineModel", "DeviceKit",
+        "Boards", "BootImage", "Engines", "KVMEngine", "SoftEngine", "Sandbox", "LinuxSystem", "MachineModel",
+        "DeviceKit",
         "Devices",
         "GuestMemory", "Buses", "Backends", "UserNetwork", logging,
       ]),

@@ -14,6 +14,9 @@ public enum SignalNumber {
   public static let kill = SIGKILL
   public static let stop = SIGSTOP
   public static let user1 = SIGUSR1
+  public static let user2 = SIGUSR2
+  /// Those that end a run.
+  public static let endings = [hangUp, interrupt, terminate]
 }
 
 /// A descriptor that becomes readable when one of its signals arrives; the signals are blocked in this thread and

@@ -4,16 +4,17 @@ import MachineModel
 extension VMRunCommand {
   /// What `--kernel`, `--initrd` and `--append` say; nil: none of them is there.
   func boot() throws(UsageError) -> BootSpec? {
-    let isGiven = kernel.kernel != nil || !kernel.initrd.isEmpty || kernel.append != nil
+    let isGiven = kernel.kernel != nil || !kernel.initrd.isEmpty || kernel.append != nil || kernel.entry != nil
     guard machine.mode == .pv else {
       guard !isGiven else {
-        throw UsageError("--kernel, --initrd and --append go with --mode pv; in other modes firmware boots a disk")
+        throw UsageError(
+          "--kernel, --initrd, --append and --entry go with --mode pv; in other modes firmware boots a disk")
       }
       return nil
     }
-    guard isGiven else { throw UsageError("--mode pv: give the kernel to start with --kernel") }
-    guard let path = kernel.kernel else {
-      throw UsageError("--initrd and --append go with --kernel: give the kernel, too")
+    guard let path = kernel.kernel else { return try diskBoot() }
+    guard kernel.entry == nil else {
+      throw UsageError("--entry: chooses from a disk's boot configuration; leave it out, or --kernel")
     }
     var boot = BootSpec(kernel: try bootFile("--kernel", path))
     for path in kernel.initrd { boot.ramdisks.append(try bootFile("--initrd", path)) }
@@ -26,12 +27,36 @@ extension VMRunCommand {
       throw UsageError(
         "\(flag) -: standard input is also that of --serial stdio; leave --serial out for a console without input")
     }
-    boot.arguments = kernel.append ?? ""
-    let count = boot.arguments.utf8.count
-    guard count <= BootSpec.argumentsLimit, !boot.arguments.utf8.contains(0) else {
-      throw UsageError("--append: \(count) bytes are too many; a command line has at most \(BootSpec.argumentsLimit)")
-    }
+    boot.arguments = try arguments()
     return boot
+  }
+
+  /// What `--list-entries` needs to know: the disk, and how it is kept apart.
+  func listingSpec() throws(UsageError) -> MachineSpec {
+    guard kernel.kernel == nil else {
+      throw UsageError("--list-entries: lists a disk's boot configuration; leave it out, or --kernel")
+    }
+    guard !images.isEmpty || !disks.disk.isEmpty else { throw UsageError("--list-entries: give the disk image") }
+    return MachineSpec(mode: .pv, blocks: try blocks(), sandbox: run.sandbox)
+  }
+
+  /// The kernel that the first disk's boot configuration names.
+  private func diskBoot() throws(UsageError) -> BootSpec {
+    guard kernel.initrd.isEmpty else { throw UsageError("--initrd goes with --kernel: give the kernel, too") }
+    guard !images.isEmpty || !disks.disk.isEmpty else {
+      throw UsageError("--mode pv: give a disk image whose kernel is started, or a kernel with --kernel")
+    }
+    guard kernel.entry?.isEmpty != true else { throw UsageError("--entry: needs a number, an id or a title") }
+    return BootSpec(arguments: try arguments(), entry: kernel.entry)
+  }
+
+  private func arguments() throws(UsageError) -> String {
+    let text = kernel.append ?? ""
+    guard text.utf8.count <= BootSpec.argumentsLimit, !text.utf8.contains(0) else {
+      throw UsageError(
+        "--append: \(text.utf8.count) bytes are too many; a command line has at most \(BootSpec.argumentsLimit)")
+    }
+    return text
   }
 
   private func bootFile(_ flag: String, _ text: String) throws(UsageError) -> BootFile {

@@ -11,6 +11,8 @@ public struct Environment: Sendable {
   public var resolve: @Sendable (MachineSpec, Registry) throws -> MachineSpec
   /// Runs a resolved machine to its end; an error is a failure of the host.
   public var run: @Sendable (MachineSpec, LogLevel) throws -> ExitStatus
+  /// The entries of the boot configuration of the machine's first disk.
+  public var listEntries: @Sendable (MachineSpec) throws -> String
   /// The text of the sandbox's policies.
   public var sandboxPolicy: @Sendable () -> String
 
@@ -18,11 +20,13 @@ public struct Environment: Sendable {
     registry: Registry,
     resolve: @escaping @Sendable (MachineSpec, Registry) throws -> MachineSpec,
     run: @escaping @Sendable (MachineSpec, LogLevel) throws -> ExitStatus,
+    listEntries: @escaping @Sendable (MachineSpec) throws -> String = { _ in "" },
     sandboxPolicy: @escaping @Sendable () -> String
   ) {
     self.registry = registry
     self.resolve = resolve
     self.run = run
+    self.listEntries = listEntries
     self.sandboxPolicy = sandboxPolicy
   }
 }
@@ -32,6 +36,8 @@ public enum Request: Sendable, Equatable {
   /// Print this on standard output.
   case text(String)
   case run(MachineSpec, LogLevel)
+  /// Print what its first disk can start.
+  case listEntries(MachineSpec)
   /// Print this line on standard error and end with the status.
   case failure(ExitStatus, String)
 }
@@ -40,10 +46,10 @@ extension VMRunCommand {
   /// Does what the arguments (without the program's name) ask for and returns the status to exit with.
   public static func launch(_ arguments: [String], in environment: Environment) -> ExitStatus {
     switch request(arguments, in: environment) {
-    case .text(let text):
+    case .text(let text): return print(text)
+    case .listEntries(let spec):
       do {
-        try StandardStream.output.write(text.hasSuffix("\n") ? text : text + "\n")
-        return .poweredOff
+        return print(try environment.listEntries(spec))
       } catch { return fail(.hostFailure, "\(error)") }
     case .run(let spec, let logLevel):
       do {
@@ -52,6 +58,13 @@ extension VMRunCommand {
     case .failure(let status, let message):
       return fail(status, message)
     }
+  }
+
+  private static func print(_ text: String) -> ExitStatus {
+    do {
+      try StandardStream.output.write(text.hasSuffix("\n") ? text : text + "\n")
+      return .poweredOff
+    } catch { return fail(.hostFailure, "\(error)") }
   }
 
   private static func fail(_ status: ExitStatus, _ message: String) -> ExitStatus {
@@ -86,6 +99,7 @@ extension VMRunCommand {
     if run.sandboxPolicy { return .text(environment.sandboxPolicy()) }
     if run.generateDevicesMan { return .text(environment.registry.manual) }
     if let help = try deviceHelp(environment.registry) { return .text(help) }
+    if kernel.listEntries { return .listEntries(try listingSpec()) }
     let spec = try environment.resolve(try machineSpec(registry: environment.registry), environment.registry)
     guard run.dryRun else { return .run(spec, run.logLevel) }
     let encoder = JSONEncoder()

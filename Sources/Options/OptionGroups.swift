@@ -80,8 +80,20 @@ struct KernelOptions: ParsableArguments {
     completion: .file())
   var initrd: [String] = []
 
-  @Option(help: ArgumentHelp("The kernel's command line.", valueName: "text"))
+  @Option(
+    help: ArgumentHelp(
+      "The kernel's command line; without --kernel, what is added to that of the disk's boot configuration.",
+      valueName: "text"))
   var append: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "With --mode pv and no --kernel, the entry of the disk's boot configuration to start. (default: its own)",
+      valueName: "number|id|title"))
+  var entry: String?
+
+  @Flag(help: "Print the entries of the disk's boot configuration: number (* is the default), id and title.")
+  var listEntries = false
 }
 
 struct NetworkOptions: ParsableArguments {

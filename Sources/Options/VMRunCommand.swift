@@ -171,7 +171,7 @@ public struct VMRunCommand: ParsableCommand {
     OptionSpec("if", .choice(["ide", "scsi"]), "Interface that the drive is attached to; the default is ide")
   ]
 
-  private func blocks() throws(UsageError) -> [BlockSpec] {
+  func blocks() throws(UsageError) -> [BlockSpec] {
     guard images.count <= 1 else {
       throw UsageError("'\(images[1])': only one image is booted; give further disks with --disk")
     }

@@ -65,8 +65,12 @@ enum ChannelMessage: UInt8, Sendable {
   case finish
   /// In place of `configure`: only to close images that another process has left.
   case closeImages
+  /// In place of `configure`: only to read a disk's boot configuration.
+  case listEntries
   /// Columns and rows of the terminal that standard input is, two bytes each, low byte first.
   case windowSize
+  /// The host's files and devices behind disks may have another size.
+  case measureDisks
   /// The answer to `connectSocket`: its number, and the connected socket where somebody listens.
   case connectedSocket
   // Device process to launcher.
@@ -74,6 +78,8 @@ enum ChannelMessage: UInt8, Sendable {
   case failed
   /// Of a network process: a library that it needs is not installed.
   case unavailable
+  /// A piece of the answer to `listEntries`, which `finished` ends.
+  case entries
   case resetDone
   /// The answer to `finish` before anything is waited for: the process is alive.
   case finishing
@@ -99,7 +105,9 @@ enum ChannelMessage: UInt8, Sendable {
   var isEvent: Bool {
     switch self {
     case .powerOffEvent, .resetEvent, .exitEvent, .panickedEvent, .legacyReplacementEvent: true
-    case .configure, .reset, .finish, .closeImages, .windowSize, .connectedSocket, .ready, .failed, .unavailable,
+    case .configure, .reset, .finish, .closeImages, .listEntries, .entries, .windowSize, .measureDisks,
+      .connectedSocket,
+      .ready, .failed, .unavailable,
       .resetDone, .finishing, .finished, .startState, .connectEdge, .connectLevel, .connectMessage, .connectDoorbell,
       .connectSocket:
       false

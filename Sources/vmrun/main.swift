@@ -22,5 +22,6 @@ let status = VMRunCommand.launch(
       if let message = outcome.message { StandardStream.report("vmrun: \(message)") }
       return outcome.status
     },
+    listEntries: { spec in try Supervisor.listEntries(spec) },
     sandboxPolicy: { policyText() }))
 endProcessNow(status.code)

@@ -16,6 +16,17 @@ extension Machines {
       }
     }
 
+    @Test(arguments: [SignalNumber.windowChanged, SignalNumber.user2])
+    func otherSignalsEndNothing(_ signal: CInt) async throws {
+      try await GuestRunner.run(arguments("diskwriter.rom", on: .usual)) { run in
+        try await run.wait(for: "flushed 1 ")
+        run.signal(signal)
+        let count = run.output.utf8.count
+        try await run.wait(for: "flushed", after: count)
+        #expect(run.ending == nil)
+      }
+    }
+
     @Test(arguments: ["spin.rom", "halt.rom", "diskwriter.rom"], Engine.usable)
     func killedDeviceProcessEndsWith125WithinASecond(_ guest: String, _ engine: Engine) async throws {
       try await GuestRunner.run(arguments(guest, on: engine)) { run in

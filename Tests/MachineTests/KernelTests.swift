@@ -79,7 +79,7 @@ extension Machines {
       Failure(
         arguments: ["--kernel", "-", "--initrd", "-"], says: "only one of --kernel and --initrd can be -", status: 64),
       Failure(arguments: ["--kernel", "-", "--serial", "stdio"], says: "standard input is also that of", status: 64),
-      Failure(arguments: ["--append", "x"], says: "go with --kernel", status: 64),
+      Failure(arguments: ["--append", "x"], says: "no disk image given", status: 64),
       Failure(arguments: ["--kernel", "fd:x"], says: "must be a path, - for standard input, or fd:N", status: 64),
     ]
 

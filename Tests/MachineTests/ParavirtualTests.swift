@@ -32,6 +32,17 @@ extension Machines {
       try await Self.shell("rm -r \"$0\"", directory)
     }
 
+    @Test func theGuestLearnsThatItsDiskHasGrown() async throws {
+      let disk = try TemporaryFile([UInt8](repeating: 0, count: 1 << 20))
+      try await Self.boot(["--disk", disk.path + ",format=raw"]) { run in
+        try await Self.command(run, "cat /sys/block/vdb/size", "2048")
+        try await Self.shell("truncate -s 3M \"$0\"", disk.path)
+        run.signal(SignalNumber.user2)
+        // The driver reads the new size in a thread of its own.
+        try await Self.command(run, "sleep 3; cat /sys/block/vdb/size", "6144")
+      }
+    }
+
     @Test(arguments: ["stream", "dgram"]) func guestsOnOneUnixSocketPingEachOther(_ type: String) async throws {
       let socket = try TemporaryFile().path + ".wire"
       let listener = ["--net", "unix,type=\(type),path=\(socket),listen=on"]
@@ -66,8 +77,9 @@ extension Machines {
     }
 
     private static func boot(_ options: [String], body: (RunningProgram) async throws -> Void) async throws {
-      let machine = ["--mode", "pvhvm", "--accel", "soft", "-m", "512M", "--snapshot"]
-      try await Systems.run(machine + options + [try GuestRunner.guest("debian.img")], seconds: 900) { run in
+      let disk = try GuestRunner.guest("debian.img") + ",snapshot=on"
+      let machine = ["--mode", "pvhvm", "--accel", "soft", "-m", "512M", "--disk", disk]
+      try await Systems.run(machine + options, seconds: 900) { run in
         try await Systems.logIn(run)
         try await body(run)
         try await Systems.powerOff(run)

@@ -142,9 +142,26 @@ import struct X86.CPUModel
   /// The command line and the one line that it is answered with, under status 64.
   @Test(arguments: [
     ("", "no disk image given; try 'vmrun disk.img' or 'vmrun --cdrom install.iso', or 'vmrun --help'"),
-    ("--mode pv a.img", "--mode pv: give the kernel to start with --kernel"),
-    ("--mode pv --append x a.img", "--initrd and --append go with --kernel: give the kernel, too"),
-    ("--kernel k a.img", "--kernel, --initrd and --append go with --mode pv; in other modes firmware boots a disk"),
+    ("--mode pv", "no disk image given; try 'vmrun disk.img' or 'vmrun --cdrom install.iso', or 'vmrun --help'"),
+    ("--mode pv --initrd i a.img", "--initrd goes with --kernel: give the kernel, too"),
+    (
+      "--mode pv --kernel k --entry 1 a.img",
+      "--entry: chooses from a disk's boot configuration; leave it out, or --kernel"
+    ),
+    (
+      "--entry 1 a.img",
+      "--kernel, --initrd, --append and --entry go with --mode pv; in other modes firmware boots a disk"
+    ),
+    ("--list-entries", "--list-entries: give the disk image"),
+    ("--list-entries --kernel k a.img", "--list-entries: lists a disk's boot configuration; leave it out, or --kernel"),
+    (
+      "--mode pv --cdrom a.iso",
+      "--mode pv: give a disk image whose kernel is started, or a kernel with --kernel"
+    ),
+    (
+      "--kernel k a.img",
+      "--kernel, --initrd, --append and --entry go with --mode pv; in other modes firmware boots a disk"
+    ),
     (
       "--mode pv --kernel fd:2",
       "--kernel fd:2: must be a path, - for standard input, or fd:N for an open descriptor above 2"
@@ -351,7 +368,8 @@ import struct X86.CPUModel
             ],
             "reboot" : true,
             "sandbox" : "on",
-            "timeout" : 1000000000
+            "timeout" : 1000000000,
+            "timing" : false
           }
           """))
   }

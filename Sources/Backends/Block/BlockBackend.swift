@@ -113,6 +113,8 @@ public protocol BlockBackend: AnyObject, Sendable {
   func kick()
   /// Waits until every submitted request has completed and written data is where the cache mode promises.
   func drain()
+  /// Looks at the host's file or device again, which may have grown or shrunk.
+  func measure()
   /// Has `notify` called with the new size, on any thread, each time the medium has grown or shrunk. nil ends that.
   func onResize(_ notify: (@Sendable (UInt64) -> Void)?)
 }
@@ -122,5 +124,6 @@ extension BlockBackend {
   public var limits: BlockLimits { BlockLimits() }
   public func enqueue(_ request: BlockRequest) { submit(request) }
   public func kick() {}
+  public func measure() {}
   public func onResize(_ notify: (@Sendable (UInt64) -> Void)?) {}
 }

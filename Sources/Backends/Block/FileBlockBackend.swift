@@ -155,7 +155,6 @@ public final class FileBlockBackend: BlockBackend {
 
   public func onResize(_ notify: (@Sendable (UInt64) -> Void)?) { core.onResize(notify) }
 
-  /// Looks at the host's file or device again: it may have grown.
   public func measure() { core.measure() }
 }
 

@@ -38,6 +38,7 @@ public final class LimitedBlockBackend: BlockBackend {
   }
 
   public func kick() { base.kick() }
+  public func measure() { base.measure() }
   public func onResize(_ notify: (@Sendable (UInt64) -> Void)?) { base.onResize(notify) }
 
   public func drain() {

@@ -25,6 +25,10 @@ public enum DeviceProcessMain {
         try UnclosedImages.closeAll(payload, descriptors, channel: channel)
         endProcessNow(0)
       }
+      if message == .listEntries {
+        try EntryListing.serve(payload, descriptors, channel: channel)
+        endProcessNow(0)
+      }
       guard message == .configure else { endProcessNow(125) }
       let handoff = try Handoff.decode(payload)
       let machine = try DeviceMachine(handoff, descriptors, channel: channel)
@@ -109,7 +113,7 @@ private final class DeviceMachine: Sendable {
     mmio = board.mmio
     devices = try Recipe.assemble(handoff.spec, registry: catalog, on: board)
     timing?.step("devices made")
-    boot = try Self.boot(handoff, resources).map { DirectBoot($0, memory: guestMemory) }
+    boot = try Self.boot(handoff, resources, memory: guestMemory)
     try boot?.load(isFresh: true, channel: channel)
     if boot != nil { timing?.step("kernel loaded") }
     timing?.total("devices")
@@ -127,14 +131,19 @@ private final class DeviceMachine: Sendable {
   }
 
   /// The kernel to be loaded; nil: firmware starts the machine.
-  private static func boot(_ handoff: Handoff, _ resources: DeviceResources) throws -> KernelLoader? {
-    let arguments = handoff.spec.boot?.arguments ?? ""
-    guard let boot = handoff.boot, boot.hasKernel, let kernel = resources.bootFiles.first,
-      let machine = try Recipe.bootMachine(handoff.spec, arguments: arguments)
+  private static func boot(_ handoff: Handoff, _ resources: DeviceResources, memory: GuestMemory) throws -> DirectBoot?
+  {
+    let spec = handoff.spec
+    guard let boot = handoff.boot, let machine = try Recipe.bootMachine(spec, arguments: spec.boot?.arguments ?? "")
     else { return nil }
-    return KernelLoader(
-      kernel: kernel, ramdisks: Array(resources.bootFiles.dropFirst()), machine: machine,
-      unpacks: boot.unpacks)
+    if boot.hasKernel, let kernel = resources.bootFiles.first {
+      let loader = KernelLoader(
+        kernel: kernel, ramdisks: Array(resources.bootFiles.dropFirst()), machine: machine, unpacks: boot.unpacks)
+      return DirectBoot(memory: memory) { loader }
+    }
+    guard let disk = spec.blocks.first.flatMap({ resources.block($0.id) }) else { return nil }
+    let image = ImageBoot(spec, disk: disk, unpacks: boot.unpacks)
+    return DirectBoot(memory: memory) { try image.loader() }
   }
 
   @inline(__always)
@@ -208,6 +217,7 @@ private final class DeviceMachine: Sendable {
         resources.drain(nanoseconds: Self.outputGrace)
         try? channel.send(.finished, Array(textScreen().utf8))
         endProcessNow(0)
+      case .measureDisks: resources.measureDisks()
       case .connectedSocket: resources.connected(payload, descriptors)
       case .windowSize:
         guard payload.count == 4 else { return }

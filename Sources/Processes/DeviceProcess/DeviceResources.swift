@@ -107,6 +107,8 @@ final class DeviceResources: HostResources {
     return try? file.descriptor.contents(limit: Self.fileLimit)
   }
 
+  func measureDisks() { for block in blocks.values { block.measure() } }
+
   /// The user's terminal has this size now.
   func resizeTerminal(columns: UInt16, rows: UInt16) { terminal?.resize(columns: columns, rows: rows) }
 

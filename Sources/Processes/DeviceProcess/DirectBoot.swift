@@ -6,17 +6,18 @@ import LinuxSystem
 
 /// A kernel that is started without firmware: loaded at the start, and again at each reset.
 struct DirectBoot: Sendable {
-  private let loader: KernelLoader
   private let memory: GuestMemory
+  private let loader: @Sendable () throws -> KernelLoader
 
-  init(_ loader: KernelLoader, memory: GuestMemory) {
-    self.loader = loader
+  /// - Parameter loader: called for each start, as a disk may name another kernel then.
+  init(memory: GuestMemory, loader: @escaping @Sendable () throws -> KernelLoader) {
     self.memory = memory
+    self.loader = loader
   }
 
   /// Loads everything and tells the launcher where to begin.
   func load(isFresh: Bool, channel: Channel) throws {
-    try channel.send(.startState, try loader.load(into: memory, isFresh: isFresh).encoded)
+    try channel.send(.startState, try loader().load(into: memory, isFresh: isFresh).encoded)
   }
 }
 

@@ -65,6 +65,7 @@ struct ControlLoop<Machine: VirtualMachine>: ~Copyable {
         case SignalNumber.continued: terminal?.enterRaw()
         // A device process that is gone is noticed by its channel.
         case SignalNumber.windowChanged: if let size = terminal?.size { try? devices.resize(size) }
+        case SignalNumber.user2: try? devices.measureDisks()
         default: return finish(.signalled(signal))
         }
       }
@@ -151,7 +152,7 @@ struct ControlLoop<Machine: VirtualMachine>: ~Copyable {
   private func finish(_ outcome: Outcome) -> Outcome {
     // A vCPU that waits for a device which does not answer is left where it is.
     _ = running.pause(patience: 1_000_000_000)
-    let screen = devices.finish(unless: signals.descriptor.raw)
+    let screen = devices.finish(unless: signals)
     if let path = spec.screenText, let screen {
       do throws(SystemError) {
         try replaceFile(path, with: screen)

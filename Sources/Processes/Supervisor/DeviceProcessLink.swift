@@ -92,6 +92,9 @@ final class DeviceProcessLink: Sendable {
     return Received(message: message, payload: payload, events: descriptors.map(SharedEvent.init(owning:)))
   }
 
+  /// Lets disks look at their images again.
+  func measureDisks() throws(SystemError) { try channel.send(.measureDisks) }
+
   /// Tells the devices how large the terminal is.
   func resize(_ size: (columns: UInt16, rows: UInt16)) throws(SystemError) {
     try channel.send(.windowSize, Int(size.columns).twoBytes + Int(size.rows).twoBytes)
@@ -114,8 +117,8 @@ final class DeviceProcessLink: Sendable {
   }
 
   /// Lets the devices finish and waits for the process's end; the text screen, or nil where it did not answer. When
-  /// `interruption` becomes readable (another signal), or where the process does not hear, it waits no longer.
-  func finish(unless interruption: CInt) -> [UInt8]? {
+  /// another signal comes that ends vmrun, or where the process does not hear, it waits no longer.
+  func finish(unless signals: borrowing SignalDescriptor) -> [UInt8]? {
     defer {
       child.kill()
       _ = try? child.status(wait: true)
@@ -126,9 +129,11 @@ final class DeviceProcessLink: Sendable {
     while true {
       let now = monotonicNanoseconds()
       guard now < end else { return nil }
-      var entries = [PollEntry(channel.raw, .readable), PollEntry(interruption, .readable)]
+      var entries = [PollEntry(channel.raw, .readable), PollEntry(signals.descriptor.raw, .readable)]
       waitForDescriptors(&entries, milliseconds: pollMilliseconds(end - now))
-      guard entries[1].ready.isEmpty else { return nil }
+      while !entries[1].ready.isEmpty, let signal = signals.next() {
+        if SignalNumber.endings.contains(signal) { return nil }
+      }
       guard !entries[0].ready.isEmpty else { continue }
       guard let received = message(within: 0) else { return nil }
       if received.message == .finishing { end = start + Self.patience }

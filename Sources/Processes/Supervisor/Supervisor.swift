@@ -27,6 +27,13 @@ public enum Supervisor {
     }
   }
 
+  /// What the first disk's boot configuration can start, a line each.
+  public static func listEntries(_ spec: MachineSpec) throws -> String {
+    guard let disk = spec.blocks.first else { throw LaunchError("--list-entries: there is no disk") }
+    ignore(SignalNumber.brokenPipe)
+    return try EntryListing.text(of: disk, sandbox: spec.sandbox)
+  }
+
   private static func launch(_ spec: MachineSpec, _ registry: Registry, _ log: Logger, _ timing: Timing?)
     throws -> Outcome
   {
@@ -64,10 +71,8 @@ public enum Supervisor {
     timing?.step("guest memory")
     let terminal = resources.input == nil ? nil : TerminalMode(of: StandardStream.input.rawValue)
 
-    let signals = try SignalDescriptor([
-      SignalNumber.hangUp, SignalNumber.interrupt, SignalNumber.terminate, SignalNumber.continued,
-      SignalNumber.windowChanged,
-    ])
+    let signals = try SignalDescriptor(
+      SignalNumber.endings + [SignalNumber.continued, SignalNumber.windowChanged, SignalNumber.user2])
     let pump = resources.takeInput().map { InputPump(pipe: Descriptor(owning: $0), isTerminal: terminal != nil) }
     let images = resources.images
     let networks = try NetworkProcesses(resources.userNetworks, sandbox: spec.sandbox, log: log)
