@@ -164,8 +164,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     if let reason = pending { finishAccess(reason) }
     if entry == .finish { return .interrupted }
     isRunning.store(true, ordering: .sequentiallyConsistent)
-    context.pointee.msr.stealTime.enter()
-    defer { context.pointee.msr.stealTime.leave() }
+    context.pointee.msr.stealTime.hasPause = true
     defer { isRunning.store(false, ordering: .sequentiallyConsistent) }
     defer { soft_x87_unload(state) }
     while true {
@@ -397,10 +396,15 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   private func takeEvents() {
     guard let controllers = context.pointee.controllers else { return }
     let index = context.pointee.index
-    context.pointee.msr.stealTime.update(&context.pointee.map)
     state.pointee.events_waiting = 0
-    let events = controllers.events(of: index)
+    var events = controllers.events(of: index)
     guard !events.isEmpty else { return }
+    // The guest asks how much was stolen when its timer interrupts.
+    context.pointee.msr.stealTime.update(&context.pointee.map)
+    if context.pointee.msr.sharedEOI.isOffered {
+      state.settleEOI()
+      events = controllers.events(of: index)
+    }
     if events.contains(.initialize), controllers.takeINIT(of: index) {
       state.initialize(isBootstrap: index == 0)
       TLB.flush(state)
@@ -419,7 +423,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
       context.pointee.trace?.interrupt(state, Vector.nmi)
       state.deliverInterrupt(Vector.nmi)
     } else if events.contains(.interrupt), state.pointee.system_flags & RFLAGS.if != 0,
-      let vector = controllers.acknowledgeInterrupt(of: index)
+      let vector = state.acknowledgeInterrupt(controllers)
     {
       state.pointee.halted = 0
       context.pointee.trace?.interrupt(state, vector)

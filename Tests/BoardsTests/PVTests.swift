@@ -236,7 +236,10 @@ import Testing
           mmio.write(base + register, .dword, value)
         }
         for queue: UInt64 in 0..<3 {
-          for (register, value) in [(0x30, queue), (0x38, 8), (0x80, queue << 12), (0x90, 0x8000), (0xA0, 0xC000)] {
+          let setup: [(UInt64, UInt64)] = [
+            (0x30, queue), (0x38, 8), (0x80, queue << 12), (0x90, 0x8000), (0xA0, 0xC000),
+          ]
+          for (register, value) in setup {
             mmio.write(base + register, .dword, value)
           }
           mmio.write(base + 0x44, .dword, 1)

@@ -31,8 +31,8 @@ import X86
   @Test func cpuidShowsWhatThereIsAndNoMore() {
     let identity = ProcessorIdentity(.max, index: 0, count: 2, tscFrequency: 1_000_000_000)
     let features = identity.leaf(0x4000_0001, 0)
-    // Clock, no I/O delay, new clock, steal time, TLB flush, send IPI, poll control, stable clock.
-    #expect(features.eax == 0x0100_1A2B)
+    // Clock, no I/O delay, new clock, steal time, EOI, TLB flush, send IPI, poll control, stable clock.
+    #expect(features.eax == 0x0100_1A6B)
     #expect(features.edx == 0)
     // What kernels ask before they do without an 8254: ARAT, the TSC deadline timer and the counter's rate.
     #expect(identity.leaf(6, 0).eax & 4 != 0)
@@ -101,12 +101,71 @@ import X86
     #expect(get(bench, General.rax) == 0)
   }
 
-  @Test func oneCallInterruptsEveryProcessorOfTheBitmap() {
+  /// Local APICs, enabled by bit 8 of the spurious interrupt register.
+  private func controllers(_ vcpus: Int) -> InterruptControllers {
     let chips = InterruptControllers(
-      vcpus: 3, tscFrequency: 1_000_000_000, physicalAddressBits: 40, clock: { 0 },
+      vcpus: vcpus, tscFrequency: 1_000_000_000, physicalAddressBits: 40, clock: { 0 },
       notifications: .init(kick: { _ in }, rearm: { _ in }, endOfInterrupt: { _ in }))
-    // Bit 8 of the spurious interrupt register enables the APIC.
-    for vcpu in 0..<3 { chips.writeLocalAPIC(of: vcpu, 0xF0, 0x1FF, width: 4) }
+    for vcpu in 0..<vcpus { chips.writeLocalAPIC(of: vcpu, 0xF0, 0x1FF, width: 4) }
+    return chips
+  }
+
+  @Test func interruptsEndWhenTheGuestClearsTheirBit() {
+    let bench = ExceptionBench()
+    #expect(write(bench, msr: SharedEOI.register, Self.area | 3) == Vector.generalProtection)
+    #expect(write(bench, msr: SharedEOI.register, Self.area | 1) == nil)
+    let context = bench.cpu.state.context
+    func offer() -> Bool { context.pointee.msr.sharedEOI.offer(&context.pointee.map) }
+    func take() -> Bool { context.pointee.msr.sharedEOI.take(&context.pointee.map) }
+    #expect(offer())
+    #expect(bench.read(Self.area, 1) == 1)
+    #expect(!take(), "the guest has not been there")
+    #expect(bench.read(Self.area, 1) == 0, "so it must write EOI")
+    #expect(offer())
+    bench.write(Self.area, [0])
+    #expect(take())
+    #expect(write(bench, msr: SharedEOI.register, 0x8001) == nil)
+    #expect(!offer(), "there is no memory")
+  }
+
+  @Test func whatComesBehindASharedEOIMakesTheProcessorLook() {
+    let chips = controllers(1)
+    #expect(chips.send(0x41, to: 1, first: 0) == 1)
+    var isShared = true
+    #expect(chips.acknowledgeInterrupt(of: 0, sharesEOI: &isShared) == 0x41)
+    #expect(isShared)
+    #expect(chips.events(of: 0).isEmpty)
+    #expect(chips.send(0x31, to: 1, first: 0) == 1)
+    #expect(chips.events(of: 0) == .interrupt, "it may be over")
+    chips.settleEOI(of: 0, isOver: false)
+    #expect(chips.events(of: 0).isEmpty, "it is not")
+    chips.writeLocalAPIC(of: 0, 0xB0, 0, width: 4)
+    isShared = true
+    #expect(chips.acknowledgeInterrupt(of: 0, sharesEOI: &isShared) == 0x31)
+    #expect(isShared)
+    #expect(chips.send(0x32, to: 1, first: 0) == 1)
+    chips.settleEOI(of: 0, isOver: true)
+    #expect(chips.acknowledgeInterrupt(of: 0) == 0x32)
+  }
+
+  @Test func nestedAndWaitingInterruptsNeedAWriteOfEOI() {
+    let chips = controllers(1)
+    #expect(chips.send(0x31, to: 1, first: 0) == 1)
+    #expect(chips.acknowledgeInterrupt(of: 0) == 0x31)
+    #expect(chips.send(0x41, to: 1, first: 0) == 1)
+    var isShared = true
+    #expect(chips.acknowledgeInterrupt(of: 0, sharesEOI: &isShared) == 0x41)
+    #expect(!isShared, "another is in service")
+    for _ in 0..<2 { chips.writeLocalAPIC(of: 0, 0xB0, 0, width: 4) }
+    #expect(chips.send(0x31, to: 1, first: 0) == 1)
+    #expect(chips.send(0x41, to: 1, first: 0) == 1)
+    isShared = true
+    #expect(chips.acknowledgeInterrupt(of: 0, sharesEOI: &isShared) == 0x41)
+    #expect(!isShared, "another waits")
+  }
+
+  @Test func oneCallInterruptsEveryProcessorOfTheBitmap() {
+    let chips = controllers(3)
     #expect(chips.send(0x41, to: 0b101, first: 0) == 2)
     #expect([0, 1, 2].map { chips.acknowledgeInterrupt(of: $0) } == [0x41, nil, 0x41])
     #expect(chips.send(0x42, to: .max, first: 1) == 2)

@@ -9,6 +9,7 @@ struct ModelSpecificState {
   var ranges = MemoryTypeRanges()
   var clock = ParavirtualClock()
   var stealTime = StealTime()
+  var sharedEOI = SharedEOI()
   var pollControl = PollControl()
 
   /// RESET; the counter and what was added to it go on.
@@ -93,6 +94,7 @@ extension Executor {
     }
     if number == MSR.tscDeadline { try require(.tscDeadline) }
     if let controllers = context.pointee.controllers, InterruptControllers.handles(msr: number) {
+      if number != MSR.tscDeadline { state.settleEOI() }
       do { return try controllers.readMSR(of: context.pointee.index, number) } catch { throw .protection }
     }
     switch number {
@@ -145,6 +147,9 @@ extension Executor {
     case StealTime.register:
       try require(.hypervisor)
       return context.pointee.msr.stealTime.value
+    case SharedEOI.register:
+      try require(.hypervisor)
+      return context.pointee.msr.sharedEOI.value
     case PollControl.register:
       try require(.hypervisor)
       return context.pointee.msr.pollControl.value
@@ -165,6 +170,7 @@ extension Executor {
     }
     if number == MSR.tscDeadline { try require(.tscDeadline) }
     if let controllers = context.pointee.controllers, InterruptControllers.handles(msr: number) {
+      if number != MSR.tscDeadline { state.settleEOI() }
       do {
         try controllers.writeMSR(of: context.pointee.index, number, value, tsc: state.timeStampCounter)
       } catch { throw .protection }
@@ -223,6 +229,10 @@ extension Executor {
     case StealTime.register:
       try require(.hypervisor)
       guard context.pointee.msr.stealTime.set(value, &context.pointee.map) else { throw .protection }
+    case SharedEOI.register:
+      try require(.hypervisor)
+      state.settleEOI()
+      guard context.pointee.msr.sharedEOI.set(value) else { throw .protection }
     case PollControl.register:
       try require(.hypervisor)
       guard value & ~1 == 0 else { throw .protection }

@@ -4,6 +4,8 @@ import LinuxSystem
 /// Steal time (Linux, Documentation/virt/kvm/x86/msr.rst, MSR_KVM_STEAL_TIME): the guest reads from memory how long the
 /// processor could have run and did not, and whether it runs now. While it is halted, another processor may leave it a
 /// flush of its TLB there instead of interrupting it (cpuid.rst, KVM_FEATURE_PV_TLB_FLUSH).
+///
+/// The host's clocks are read when an interrupt comes, the thread's at most every `interval`, and around sleep.
 struct StealTime {
   static let register: UInt32 = 0x4B56_4D03
   private static let isOn: UInt64 = 1
@@ -24,18 +26,20 @@ struct StealTime {
     static let flush: UInt8 = 2
   }
 
-  /// Nanoseconds between two updates while the processor runs.
+  /// Nanoseconds between two updates.
   private static let interval: UInt64 = 10_000_000
 
   /// What the guest wrote: bit 0, and the structure's address.
   private(set) var value: UInt64 = 0
+  /// The thread has left guest code for a device since the last update. What it waited then cannot be told from what was
+  /// stolen, and is not counted.
+  var hasPause = false
   private var stolen: UInt64 = 0
   private var version: UInt32 = 0
-  /// Host time and the thread's processor time up to which it is counted.
+  /// Host time, less what the processor slept since, and the thread's processor time up to which is counted.
   private var lastWall: UInt64 = 0
   private var lastThread: UInt64 = 0
-  /// Host time at which the thread left guest code for a device.
-  private var leftAt: UInt64 = 0
+  private var asleepSince: UInt64 = 0
 
   private var isEnabled: Bool { value & Self.isOn != 0 }
   private var address: UInt64 { value & ~0x3F }
@@ -45,32 +49,23 @@ struct StealTime {
     guard new & Self.reserved == 0 else { return false }
     value = new
     guard isEnabled else { return true }
-    restart()
+    (lastWall, lastThread) = (monotonicNanoseconds(), threadNanoseconds())
+    hasPause = false
     write(&map)
     return true
   }
 
-  private mutating func restart() {
-    lastWall = monotonicNanoseconds()
-    lastThread = threadNanoseconds()
-  }
-
-  /// The thread leaves guest code: what it does and waits for now is not stolen.
-  mutating func leave() { if isEnabled { leftAt = monotonicNanoseconds() } }
-
-  /// It comes back.
-  mutating func enter() {
-    guard isEnabled, leftAt != 0 else { return }
-    lastWall = lastWall &+ (monotonicNanoseconds() &- leftAt)
-    leftAt = 0
-  }
-
-  /// Counts what the thread has waited for a processor of the host.
-  private mutating func count(until wall: UInt64) {
+  /// Counts what the thread has waited for a processor of the host, now and then.
+  mutating func update(_ map: inout PhysicalMap) {
+    guard isEnabled else { return }
+    let now = monotonicNanoseconds()
+    let passed = now &- lastWall
+    guard passed >= Self.interval, Int64(bitPattern: passed) > 0 else { return }
     let thread = threadNanoseconds()
-    let (passed, used) = (wall &- lastWall, thread &- lastThread)
-    if passed > used { stolen &+= passed &- used }
-    (lastWall, lastThread) = (wall, thread)
+    let used = thread &- lastThread
+    if passed > used, !hasPause { stolen &+= passed &- used }
+    (lastWall, lastThread, hasPause) = (now, thread, false)
+    write(&map)
   }
 
   private mutating func write(_ map: inout PhysicalMap) {
@@ -82,35 +77,25 @@ struct StealTime {
     map.store(UInt64(version), at: address &+ Field.version, width: 4)
   }
 
-  /// To be called now and then while the processor runs.
-  mutating func update(_ map: inout PhysicalMap) {
-    guard isEnabled else { return }
-    let now = monotonicNanoseconds()
-    guard now &- lastWall >= Self.interval else { return }
-    count(until: now)
-    write(&map)
-  }
-
   /// The processor halts and its thread is about to sleep: nobody need interrupt it for its TLB.
   mutating func beginSleep(_ map: inout PhysicalMap) {
     guard isEnabled else { return }
-    count(until: monotonicNanoseconds())
-    write(&map)
-    _ = exchange(Preempted.yes, &map)
+    asleepSince = monotonicNanoseconds()
+    _ = map.exchange(Preempted.yes, at: address &+ Field.preempted)
   }
 
   /// It is awake. True: its TLB must be flushed before it executes anything.
   mutating func endSleep(_ map: inout PhysicalMap) -> Bool {
     guard isEnabled else { return false }
-    restart()
-    return exchange(Preempted.no, &map) & Preempted.flush != 0
+    lastWall = lastWall &+ (monotonicNanoseconds() &- asleepSince)
+    return (map.exchange(Preempted.no, at: address &+ Field.preempted) ?? Preempted.no) & Preempted.flush != 0
   }
+}
 
-  private func exchange(_ new: UInt8, _ map: inout PhysicalMap) -> UInt8 {
-    let address = address &+ Field.preempted
-    guard let region = map.region(address), !region.pointee.readOnly, let host = map.host(address) else {
-      return Preempted.no
-    }
+extension PhysicalMap {
+  /// Replaces a byte that other processors use meanwhile; what it was, or nil where there is no writable memory.
+  mutating func exchange(_ new: UInt8, at address: UInt64) -> UInt8? {
+    guard let region = region(address), !region.pointee.readOnly, let host = host(address) else { return nil }
     return soft_exchange_8(host.assumingMemoryBound(to: UInt8.self), new)
   }
 }
