@@ -134,7 +134,7 @@ extension HVM {
       }
     }
     // The kernel of `--kernel` comes first.
-    let kernel = spec.boot?.kernel == nil ? [] : ["/rom@" + LinuxROM.fileName]
+    let kernel = spec.boot?.kernel == nil ? [] : ["/rom@" + KernelROM.fileName]
     return kernel + choices.sorted { $0.rank < $1.rank }.map(\.path)
   }
 

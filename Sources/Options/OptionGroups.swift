@@ -68,8 +68,7 @@ struct DiskOptions: ParsableArguments {
 struct KernelOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp(
-      "Start this kernel: a bzImage, or with --mode pv an ELF or a multiboot kernel; - is standard input, fd:N an open "
-        + "descriptor.",
+      "Start this kernel: a bzImage, an ELF or a multiboot kernel; - is standard input, fd:N an open descriptor.",
       valueName: "path|-|fd:N"),
     completion: .file())
   var kernel: String?

@@ -25,13 +25,17 @@ import Testing
     UInt64(Fields(bytes: try #require(contents.items[key])).integer(0, as: UInt32.self))
   }
 
+  private func item(_ contents: FirmwareFiles.Contents, _ key: UInt16) throws -> [UInt8]? {
+    bytes(try #require(contents.sources[key]))
+  }
+
   private func bytes(_ source: FirmwareSource, from offset: Int = 0, _ count: Int? = nil) -> [UInt8]? {
     var bytes = [UInt8](repeating: 0xEE, count: count ?? source.count - offset)
     return bytes.withUnsafeMutableBytes { source.read(offset, $0) } ? bytes : nil
   }
 
   @Test func theROMIsOneThatFirmwareTakes() throws {
-    let rom = Fields(bytes: LinuxROM.image)
+    let rom = Fields(bytes: KernelROM.image)
     #expect(rom.has([0x55, 0xAA]))
     #expect(rom.count == Int(rom.bytes[2]) * 512)
     #expect(rom.bytes.reduce(0, &+) == 0)
@@ -43,14 +47,14 @@ import Testing
     // CLI.
     #expect(entry > header && entry < rom.count && rom.bytes[entry] == 0xFA)
     let product = Int(rom.integer(header + 0x10, as: UInt16.self))
-    #expect(rom.has("Linux kernel of --kernel\0", at: product))
+    #expect(rom.has("kernel of --kernel\0", at: product))
   }
 
   @Test func theSetupCodeCarriesTheHeaderThatTheLoaderFillsIn() throws {
     let body = (0..<5000).map { UInt8(truncatingIfNeeded: $0) }
     let contents = try offer(Kernels.bzImage(body: body), ramdisks: [KernelFile([7], name: "rd")], machine())
-    #expect(contents.files[LinuxROM.fileName] == LinuxROM.image)
-    let setup = Fields(bytes: try #require(contents.items[0x18]))
+    #expect(contents.files[KernelROM.fileName] == KernelROM.image)
+    let setup = Fields(bytes: try #require(try item(contents, 0x18)))
     #expect(try number(contents, 0x16) == 0x1_0000)
     #expect(try number(contents, 0x17) == 1024 && setup.count == 1024)
     #expect(setup.integer(0x210, as: UInt8.self) == 0xFF)
@@ -58,7 +62,7 @@ import Testing
     #expect(setup.integer(0x214, as: UInt32.self) == 0x10_0000)
     #expect(setup.integer(0x224, as: UInt16.self) == 0xDE00)
     #expect(UInt64(setup.integer(0x228, as: UInt32.self)) == (try number(contents, 0x13)))
-    #expect(contents.items[0x15] == Array("quiet\0".utf8))
+    #expect(try item(contents, 0x15) == Array("quiet\0".utf8))
     #expect(try number(contents, 0x14) == 6)
     #expect(UInt64(setup.integer(0x218, as: UInt32.self)) == (try number(contents, 0x0A)))
     #expect(setup.integer(0x21C, as: UInt32.self) == 1)
@@ -86,15 +90,53 @@ import Testing
   @Test func aRamdiskThatCannotBeReadIsAnErrorOfTheDevice() throws {
     let broken = KernelFile(name: "rd", count: 8) { (_, _) throws(BootError) in throw BootError("no") }
     let contents = try offer(Kernels.bzImage(), ramdisks: [broken], machine())
-    #expect(bytes(try #require(contents.sources[0x12])) == nil)
+    #expect(try item(contents, 0x12) == nil)
   }
 
-  @Test func onlyABzImageIsStartedByFirmware() throws {
-    let elf = Kernels.elf([.init(address: 0x100_0000, contents: [0xF4]), Kernels.pvhNote(0x100_0020)])
-    #expect(
-      throws: BootError(
-        "kernel: firmware starts only a bzImage: start an ELF or multiboot kernel in --mode pv")
-    ) { try offer(elf, machine()) }
+  @Test func otherKernelsAreAListOfLoadsAndAState() throws {
+    let elf = Kernels.elf([
+      .init(address: 0x100_0000, contents: [0xF4, 0xF5], size: 4096), Kernels.pvhNote(0x100_0020),
+    ])
+    let contents = try offer(elf, ramdisks: [KernelFile([1, 2, 3, 4])], machine())
+    #expect(try number(contents, 0x17) == 0)
+    let start = Fields(bytes: try #require(contents.items[0x1A]))
+    #expect(start.integer(0, as: UInt64.self) == 0x100_0020)
+    #expect(start.integer(12, as: UInt32.self) == 0, "no page tables")
+    #expect(UInt64(start.integer(20, as: UInt32.self)) == LowMemory.startInfo)
+    #expect(UInt64(start.integer(30, as: UInt32.self)) == LowMemory.gdt)
+    #expect(start.count == 34)
+    let table = Fields(bytes: try #require(contents.items[0x1B]))
+    let count = Int(start.integer(8, as: UInt32.self))
+    #expect(table.count == count * 8)
+    let data = try #require(contents.sources[0x1C])
+    var found: [UInt64: [UInt8]] = [:]
+    var offset = 0
+    for index in 0..<count {
+      let size = Int(table.integer(index * 8 + 4, as: UInt32.self))
+      found[UInt64(table.integer(index * 8, as: UInt32.self))] = bytes(data, from: offset, size)
+      offset += size
+    }
+    #expect(offset == data.count)
+    #expect(found[0x100_0000] == [0xF4, 0xF5])
+    #expect(found[0x100_0002] == [UInt8](repeating: 0, count: 4094))
+    #expect(found[63 << 20 - 4096] == [1, 2, 3, 4])
+    let info = Fields(bytes: try #require(found[LowMemory.startInfo]))
+    #expect(info.integer(32, as: UInt64.self) == 0, "the kernel looks for ACPI where the BIOS has it")
+    // RAM to the VGA window, what is reserved below 1 MiB, RAM, firmware's.
+    #expect(info.integer(48, as: UInt32.self) == 4)
+    let map = Int(info.integer(40, as: UInt64.self) - LowMemory.startInfo)
+    #expect(info.integer(map + 3 * 24, as: UInt64.self) == 63 << 20)
+    #expect(info.integer(map + 3 * 24 + 16, as: UInt32.self) == 2)
+  }
+
+  @Test func aVmlinuxBeginsIn64BitMode() throws {
+    let contents = try offer(Kernels.elf([.init(address: 0x100_0000, contents: [0xF4])]), machine())
+    let start = Fields(bytes: try #require(contents.items[0x1A]))
+    #expect(UInt64(start.integer(12, as: UInt32.self)) == LowMemory.pageTables)
+    #expect(UInt64(start.integer(24, as: UInt32.self)) == LowMemory.zeroPage)
+  }
+
+  @Test func whatIsNoKernelSaysWhatItIs() throws {
     let error = #expect(throws: BootError.self) { try offer(Array("#!/bin/sh\n".utf8), machine()) }
     #expect(error?.description.contains("this is a text file, not a kernel") == true)
     let cut = Array(Kernels.bzImage().dropLast(512))

@@ -322,7 +322,7 @@ final class StubModels: Sendable {
     spec.boot = BootSpec(kernel: .path("k"))
     let order = try #require(try firmware(spec).files["bootorder"])
     #expect(
-      String(decoding: order, as: UTF8.self) == "/rom@genroms/vmrun-linux.bin\n/pci@i0cf8/ide@1,1/drive@0/disk@0\0")
+      String(decoding: order, as: UTF8.self) == "/rom@genroms/vmrun-kernel.bin\n/pci@i0cf8/ide@1,1/drive@0/disk@0\0")
   }
 
   @Test func bootIndexGoesBeforeTheOrder() throws {

@@ -68,6 +68,15 @@ extension Machines {
       #expect(steps.count { $0.hasSuffix("devices: the guest's mark 1") } == 1, "\(run.transcript)")
     }
 
+    @Test(arguments: protocols) func firmwareStartsAKernelAsItsBootProtocolSays(_ name: String) async throws {
+      try await expectPass(guest(name, on: .soft) + ["--mode", "hvm"])
+    }
+
+    @Test(.enabled(if: Engine.kvm.isUsable, Engine.kvm.comment), arguments: protocols)
+    func firmwareStartsAKernelAsItsBootProtocolSaysOnKVM(_ name: String) async throws {
+      try await expectPass(guest(name, on: .kvm) + ["--mode", "pvhvm"])
+    }
+
     private func hexadecimal(_ value: UInt32) -> String {
       let digits = String(value, radix: 16, uppercase: true)
       return String(repeating: "0", count: 8 - digits.count) + digits
@@ -128,8 +137,8 @@ extension Machines {
       Failure(arguments: ["--kernel", "-", "--serial", "stdio"], says: "standard input is also that of", status: 64),
       Failure(arguments: ["--append", "x"], says: "no disk image given", status: 64),
       Failure(
-        arguments: ["--mode", "hvm", "--kernel", "KERNEL"],
-        says: "pvh.elf: firmware starts only a bzImage: start an ELF or multiboot kernel in --mode pv"),
+        arguments: ["--mode", "hvm", "-m", "4M", "--kernel", "KERNEL"],
+        says: "pvh.elf: the kernel needs 5 MiB of memory and the guest has 4: give it --memory 64M"),
       Failure(
         arguments: ["--mode", "pvhvm", "--kernel", "/etc/passwd"], says: "this is a text file, not a kernel"),
       Failure(

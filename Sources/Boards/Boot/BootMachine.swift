@@ -20,7 +20,7 @@ public struct BootMachine: Sendable {
   public var arguments: String
   public var ramdisks: [Ramdisk]
   /// Bytes at the end of the RAM below 4 GiB that firmware keeps.
-  public var reserved: UInt64 = 0
+  public private(set) var reserved: UInt64 = 0
 
   /// Where a machine without firmware keeps its tables: the memory map has it as reserved.
   public static let tableSpace: Range<UInt64> = 0xE_0000..<LowMemory.megabyte
@@ -51,6 +51,20 @@ public struct BootMachine: Sendable {
     let end = ram.first?.upperBound ?? 0
     return end - min(end, reserved)
   }
+  /// Leaves that much at the end of the RAM below 4 GiB to firmware, which loads nothing above it either.
+  mutating func reserve(_ size: UInt64) {
+    reserved = size
+    let end = ram.first?.upperBound ?? 0
+    ram = Array(ram.prefix(1))
+    memoryMap = memoryMap.flatMap { entry in
+      guard entry.kind == .ram, entry.base + entry.size == end, entry.size > size else { return [entry] }
+      return [
+        PCMemoryLayout.E820Entry(base: entry.base, size: entry.size - size, kind: .ram),
+        PCMemoryLayout.E820Entry(base: end - size, size: size, kind: .reserved),
+      ]
+    }
+  }
+
   /// Bytes of all initial ramdisks one behind the other, each on a multiple of four (initramfs buffer format).
   var joinedRamdisks: UInt64 {
     ramdisks.enumerated().reduce(0) { end, ramdisk in Self.aligned(end, 4) &+ ramdisk.element.size }

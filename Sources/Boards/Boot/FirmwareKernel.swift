@@ -1,12 +1,14 @@
 import DeviceKit
+import Engines
 
-/// A Linux kernel that firmware starts: an option ROM, and what it loads through fw_cfg, at the keys that QEMU has for it.
-/// The kernel runs from its 16-bit entry on, and asks firmware about the machine itself.
+/// A kernel that firmware starts: an option ROM, and what it loads through fw_cfg. A bzImage runs from its 16-bit entry on and
+/// asks firmware about the machine itself; its parts are at the keys that QEMU has for them. Any other kernel is loaded as
+/// the boot plan says, and begins in the plan's state.
 public struct FirmwareKernel: Sendable {
   /// Bytes at the end of the RAM below 4 GiB that are left to firmware's tables. SeaBIOS takes 256 KiB.
   public static let firmwareMemory: UInt64 = 1 << 20
 
-  /// fw_cfg items: where each part goes, its bytes, and how many they are.
+  /// fw_cfg items of a bzImage: where each part goes, its bytes, and how many they are.
   private enum Item {
     case kernel, ramdisk, commandLine, setup
 
@@ -18,6 +20,15 @@ public struct FirmwareKernel: Sendable {
       case .setup: (0x16, 0x17, 0x18)
       }
     }
+  }
+
+  /// fw_cfg items of a boot plan, at keys that QEMU does not use; START, LOADS and LOAD_DATA of the ROM.
+  private enum PlanItem {
+    static let start: UInt16 = 0x1A
+    static let loads: UInt16 = 0x1B
+    static let data: UInt16 = 0x1C
+    /// What the ROM has room for.
+    static let maximumLoads = 490
   }
 
   /// Where the setup code is loaded to (boot.rst, "The memory layout"), what it may have there, and where its heap and
@@ -42,14 +53,19 @@ public struct FirmwareKernel: Sendable {
   /// Checks the kernel and shows it to firmware, before the devices are reset.
   public func offer(to firmware: FirmwareFiles) throws(BootError) {
     do throws(BootError) {
-      guard case .linux(let linux) = try KernelImage(kernel) else {
-        throw BootError("firmware starts only a bzImage: start an ELF or multiboot kernel in --mode pv")
+      let image = try KernelImage(kernel)
+      if case .linux(let linux) = image {
+        try offer(linux, to: firmware)
+      } else {
+        try offer(try image.plan(kernel, machine), to: firmware)
       }
-      try offer(linux, to: firmware)
     } catch {
       throw BootError("\(kernel.name): \(error)")
     }
+    firmware.add(KernelROM.fileName, KernelROM.image)
   }
+
+  // MARK: bzImage
 
   private func offer(_ linux: LinuxKernel, to firmware: FirmwareFiles) throws(BootError) {
     guard linux.offset <= UInt64(Self.setupLimit) else {
@@ -66,72 +82,118 @@ public struct FirmwareKernel: Sendable {
         size, from: used, below: linux.header.highestRamdisk &+ 1, mayBeHigh: false)
       ramdisk = address..<address &+ size
     }
-    guard
-      case .bytes(let commandLine) = try BootPlan.Load.commandLine(
-        machine.arguments, limit: linux.header.commandLineLimit
-      ).source
-    else { return }
+    let commandLine = try BootPlan.Load.commandLine(machine.arguments, limit: linux.header.commandLineLimit)
     var setup = try kernel.bytes(0, Int(linux.offset), "setup code").bytes
     SetupHeader.complete(
       &setup, code32: UInt32(truncatingIfNeeded: LowMemory.megabyte), heapEnd: Self.heapEnd,
-      commandLine: UInt32(truncatingIfNeeded: LowMemory.commandLine), ramdisk: ramdisk)
+      commandLine: UInt32(truncatingIfNeeded: commandLine.address), ramdisk: ramdisk)
 
-    add(.setup, at: Self.setupAddress, setup, to: firmware)
-    add(.commandLine, at: LowMemory.commandLine, commandLine, to: firmware)
-    let (file, offset) = (kernel, linux.offset)
-    add(.kernel, at: LowMemory.megabyte, count: linux.count, to: firmware) { position, buffer in
-      (try? file.read(offset &+ UInt64(position), into: buffer)) != nil
+    add(.setup, [BootPlan.Load(setup, at: Self.setupAddress)], to: firmware)
+    add(.commandLine, [commandLine], to: firmware)
+    let body = BootPlan.Load(address: LowMemory.megabyte, count: linux.count, source: .kernel(offset: linux.offset))
+    add(.kernel, [body], to: firmware)
+    add(.ramdisk, BootPlan.Load.ramdisks(machine, at: ramdisk.lowerBound), to: firmware)
+  }
+
+  /// Loads that go one behind the other.
+  private func add(_ item: Item, _ loads: [BootPlan.Load], to firmware: FirmwareFiles) {
+    let data = LoadStream(loads, kernel: kernel, ramdisks: ramdisks)
+    firmware.add(item: item.keys.address, UInt32(truncatingIfNeeded: loads.first?.address ?? 0).littleEndianBytes)
+    firmware.add(item: item.keys.size, UInt32(truncatingIfNeeded: data.count).littleEndianBytes)
+    firmware.add(item: item.keys.data, data.source)
+  }
+
+  // MARK: Other kernels
+
+  private func offer(_ plan: BootPlan, to firmware: FirmwareFiles) throws(BootError) {
+    let loads = plan.loads.filter { $0.count > 0 }
+    guard loads.count <= PlanItem.maximumLoads, loads.allSatisfy({ $0.end <= PCMemoryLayout.highMemoryBase }) else {
+      throw BootError("it has too many parts, or one above 4 GiB, for firmware to load: start it in --mode pv")
     }
-    let joined = JoinedFiles(ramdisks)
-    add(.ramdisk, at: ramdisk.lowerBound, count: size, to: firmware) { joined.read(UInt64($0), into: $1) }
-    firmware.add(LinuxROM.fileName, LinuxROM.image)
+    guard let start = Self.record(plan.start, loads: loads.count) else { return }
+    firmware.add(item: PlanItem.start, start)
+    firmware.add(
+      item: PlanItem.loads,
+      loads.flatMap { load in
+        UInt32(truncatingIfNeeded: load.address).littleEndianBytes
+          + UInt32(truncatingIfNeeded: load.count).littleEndianBytes
+      })
+    firmware.add(item: PlanItem.data, LoadStream(loads, kernel: kernel, ramdisks: ramdisks).source)
+    firmware.add(item: Item.setup.keys.size, UInt32(0).littleEndianBytes)
   }
 
-  private func add(_ item: Item, at address: UInt64, _ bytes: [UInt8], to firmware: FirmwareFiles) {
-    describe(item, address, UInt64(bytes.count), to: firmware)
-    firmware.add(item: item.keys.data, bytes)
-  }
-
-  private func add(
-    _ item: Item, at address: UInt64, count: UInt64, to firmware: FirmwareFiles,
-    read: @escaping @Sendable (_ offset: Int, _ buffer: UnsafeMutableRawBufferPointer) -> Bool
-  ) {
-    describe(item, address, count, to: firmware)
-    firmware.add(item: item.keys.data, FirmwareSource(count: Int(clamping: count), read: read))
-  }
-
-  private func describe(_ item: Item, _ address: UInt64, _ size: UInt64, to firmware: FirmwareFiles) {
-    firmware.add(item: item.keys.address, UInt32(truncatingIfNeeded: address).littleEndianBytes)
-    firmware.add(item: item.keys.size, UInt32(truncatingIfNeeded: size).littleEndianBytes)
+  /// What the ROM reads from the item `start`: PLAN_ENTRY and what follows it. Nil: no state that a plan has.
+  private static func record(_ start: StartState, loads: Int) -> [UInt8]? {
+    func record(
+      _ entry: UInt64, pageTables: UInt64, eax: UInt32, ebx: UInt32, esi: UInt32, gdt: UInt64
+    ) -> [UInt8] {
+      let words = [UInt32(loads), UInt32(truncatingIfNeeded: pageTables), eax, ebx, esi]
+      let limit = UInt16(StartState.descriptorTable(is64Bit: false).count * 8 - 1)
+      return entry.littleEndianBytes + words.flatMap(\.littleEndianBytes) + limit.littleEndianBytes
+        + UInt32(truncatingIfNeeded: gdt).littleEndianBytes
+    }
+    switch start {
+    case .resetVector: return nil
+    case .protected(let eip, let eax, let ebx, let esi, let gdt):
+      return record(UInt64(eip), pageTables: 0, eax: eax, ebx: ebx, esi: esi, gdt: gdt)
+    case .long(let rip, let rsi, let pageTables, let gdt):
+      return record(
+        rip, pageTables: pageTables, eax: 0, ebx: 0, esi: UInt32(truncatingIfNeeded: rsi), gdt: gdt)
+    }
   }
 }
 
-/// Files one behind the other, each on a multiple of four, with zeroes between them.
-private struct JoinedFiles: Sendable {
-  private let parts: [(start: UInt64, file: KernelFile)]
+/// The bytes of loads one behind the other, read where they are.
+private struct LoadStream: Sendable {
+  private let parts: [(start: UInt64, load: BootPlan.Load)]
+  private let kernel: KernelFile
+  private let ramdisks: [KernelFile]
+  let count: UInt64
 
-  init(_ files: [KernelFile]) {
-    var parts: [(start: UInt64, file: KernelFile)] = []
+  init(_ loads: [BootPlan.Load], kernel: KernelFile, ramdisks: [KernelFile]) {
+    var parts: [(start: UInt64, load: BootPlan.Load)] = []
     var end: UInt64 = 0
-    for file in files {
-      let start = BootMachine.aligned(end, 4)
-      parts.append((start, file))
-      end = start &+ file.count
+    for load in loads {
+      parts.append((end, load))
+      end &+= load.count
     }
     self.parts = parts
+    self.kernel = kernel
+    self.ramdisks = ramdisks
+    count = end
+  }
+
+  var source: FirmwareSource {
+    FirmwareSource(count: Int(clamping: count)) { offset, buffer in read(UInt64(offset), into: buffer) }
   }
 
   /// Fills the buffer from `offset`; false: a file cannot be read.
-  func read(_ offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) -> Bool {
-    buffer.initializeMemory(as: UInt8.self, repeating: 0)
+  private func read(_ offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) -> Bool {
     let wanted = offset..<offset &+ UInt64(buffer.count)
-    for part in parts {
-      let range = wanted.clamped(to: part.start..<part.start &+ part.file.count)
+    for (start, load) in parts {
+      let range = wanted.clamped(to: start..<start &+ load.count)
       guard !range.isEmpty else { continue }
       let first = Int(range.lowerBound - offset)
       let target = UnsafeMutableRawBufferPointer(rebasing: buffer[first..<first + range.count])
-      guard (try? part.file.read(range.lowerBound - part.start, into: target)) != nil else { return false }
+      guard read(load.source, from: range.lowerBound - start, into: target) else { return false }
     }
     return true
+  }
+
+  private func read(_ source: BootPlan.Source, from offset: UInt64, into target: UnsafeMutableRawBufferPointer) -> Bool
+  {
+    switch source {
+    case .bytes(let bytes):
+      target.copyBytes(from: bytes[Int(offset)..<Int(offset) + target.count])
+      return true
+    case .kernel(let base): return (try? kernel.read(base &+ offset, into: target)) != nil
+    case .ramdisk(let index):
+      return ramdisks.indices.contains(index) && (try? ramdisks[index].read(offset, into: target)) != nil
+    case .zero, .cleared:
+      target.initializeMemory(as: UInt8.self, repeating: 0)
+      return true
+    // Nothing is unpacked for firmware.
+    case .unpacked: return false
+    }
   }
 }

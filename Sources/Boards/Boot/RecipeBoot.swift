@@ -6,7 +6,7 @@ extension Recipe {
   public static func bootMachine(_ spec: MachineSpec, arguments: String) throws(BoardError) -> BootMachine {
     guard spec.mode == .pv else {
       var machine = BootMachine(layout: try layout(spec), arguments: arguments)
-      machine.reserved = FirmwareKernel.firmwareMemory
+      machine.reserve(FirmwareKernel.firmwareMemory)
       return machine
     }
     return BootMachine(

@@ -4,11 +4,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// What linux.S is assembled to: the image of an option ROM without its size and checksums.
-extern const uint8_t vmrun_linux_rom_start;
-extern const uint8_t vmrun_linux_rom_end;
+// What kernel.S is assembled to: the image of an option ROM without its size and checksums.
+extern const uint8_t vmrun_kernel_rom_start;
+extern const uint8_t vmrun_kernel_rom_end;
 
-static inline const uint8_t *_Nonnull linux_rom(void) { return &vmrun_linux_rom_start; }
-static inline size_t linux_rom_size(void) { return (size_t)(&vmrun_linux_rom_end - &vmrun_linux_rom_start); }
+static inline const uint8_t *_Nonnull kernel_rom(void) { return &vmrun_kernel_rom_start; }
+static inline size_t kernel_rom_size(void) { return (size_t)(&vmrun_kernel_rom_end - &vmrun_kernel_rom_start); }
 
 #endif

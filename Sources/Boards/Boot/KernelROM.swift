@@ -1,10 +1,10 @@
 import COptionROM
 
-/// The option ROM that firmware runs to start a kernel: COptionROM/linux.S with its size and checksums (Plug and Play BIOS
+/// The option ROM that firmware runs to start a kernel: COptionROM/kernel.S with its size and checksums (Plug and Play BIOS
 /// Specification 1.0A, 3.1 and 3.2).
-enum LinuxROM {
+enum KernelROM {
   /// Its fw_cfg file. Firmware runs all below `genroms/`, and calls its boot entry `/rom@` and this name.
-  static let fileName = "genroms/vmrun-linux.bin"
+  static let fileName = "genroms/vmrun-kernel.bin"
   private static let unit = 512
 
   private enum Field {
@@ -22,7 +22,7 @@ enum LinuxROM {
 
   static let image: [UInt8] = {
     // Safety: the object file has as many bytes there.
-    var image = [UInt8](UnsafeRawBufferPointer(start: linux_rom(), count: linux_rom_size()))
+    var image = [UInt8](UnsafeRawBufferPointer(start: kernel_rom(), count: kernel_rom_size()))
     // The last byte is the checksum's.
     image += [UInt8](repeating: 0, count: unit - image.count % unit)
     image[Field.size] = UInt8(truncatingIfNeeded: image.count / unit)

@@ -1,6 +1,7 @@
-// An option ROM that starts a Linux kernel: a boot entry (BEV, Plug and Play BIOS Specification 1.0A, 3.3) that has the
-// fw_cfg device put the kernel, its command line and its ramdisk into memory, and jumps to the kernel's 16-bit entry
-// (Linux, Documentation/arch/x86/boot.rst, "Running the kernel"). The header in the setup code is filled in already.
+// An option ROM that starts a kernel: a boot entry (BEV, Plug and Play BIOS Specification 1.0A, 3.3) that has the fw_cfg
+// device put the kernel into memory. A bzImage, its command line and its ramdisk are items of their own; it is started at its
+// 16-bit entry (Linux, Documentation/arch/x86/boot.rst, "Running the kernel"), the header in the setup code being filled in
+// already. Any other kernel is a list of loads, and a state to begin in: FirmwareKernel in Boards.
 // Sizes and checksums are left to who takes this image.
 
   // fw_cfg items, of which each has an address, a size and data.
@@ -16,36 +17,54 @@
   .set SETUP_ADDRESS, 0x16
   .set SETUP_SIZE, 0x17
   .set SETUP_DATA, 0x18
+  // Numbers that QEMU has no items for.
+  .set START, 0x1A
+  .set LOADS, 0x1B
+  .set LOAD_DATA, 0x1C
 
   .set FW_CFG_DMA, 0x514
   .set DMA_ERROR, 1
   .set DMA_READ, 2
   .set DMA_SELECT, 8
 
-  // Where a boot sector would be: the stack below, and above what the device reads and writes. The ROM itself may be
-  // write-protected by now.
-  .set STACK, 0x7C00
-  .set DESCRIPTOR, 0x7C00
-  .set VALUE, 0x7C10
+  // The stack, and above it what the device reads and writes, below what a kernel is given: LowMemory in Boards. The ROM
+  // itself may be write-protected by now.
+  .set STACK, 0x3000
+  .set DESCRIPTOR, 0x3000
+  .set VALUE, 0x3010
   // End of the RAM that firmware leaves below 4 GiB.
-  .set MEMORY, 0x7C14
+  .set MEMORY, 0x3014
+  // What START holds.
+  .set PLAN, 0x3020
+  .set PLAN_ENTRY, PLAN                 // 8 bytes
+  .set PLAN_COUNT, PLAN + 8             // of loads
+  .set PLAN_PAGE_TABLES, PLAN + 12      // 0: 32-bit protected mode
+  .set PLAN_EAX, PLAN + 16
+  .set PLAN_EBX, PLAN + 20
+  .set PLAN_ESI, PLAN + 24
+  .set PLAN_GDTR, PLAN + 28             // limit, base
+  .set PLAN_SIZE, 34
+  // Address and size of each load.
+  .set TABLE, 0x3080
+  .set CODE_SELECTOR, 0x10
+  .set DATA_SELECTOR, 0x18
   // What the setup code's header says of its heap: HeapEnd in Boards.
   .set HEAP_END, 0xE000
 
   .section .rodata
   .code16
-  .globl vmrun_linux_rom_start
-  .globl vmrun_linux_rom_end
-vmrun_linux_rom_start:
+  .globl vmrun_kernel_rom_start
+  .globl vmrun_kernel_rom_end
+vmrun_kernel_rom_start:
   .byte 0x55, 0xAA
   .byte 0                       // size in units of 512 bytes
   // Initialization: an IPL device is attached (AX bits 5:4).
   movw $0x20, %ax
   lretw
 
-  .org vmrun_linux_rom_start + 0x18
+  .org vmrun_kernel_rom_start + 0x18
   .word 0                       // no PCI data structure
-  .word plug_and_play - vmrun_linux_rom_start
+  .word plug_and_play - vmrun_kernel_rom_start
 
   .balign 16
 plug_and_play:
@@ -54,16 +73,16 @@ plug_and_play:
   .word 0                       // no further header
   .byte 0, 0                    // checksum
   .long 0                       // no device identifier
-  .word manufacturer - vmrun_linux_rom_start
-  .word product - vmrun_linux_rom_start
+  .word manufacturer - vmrun_kernel_rom_start
+  .word product - vmrun_kernel_rom_start
   .byte 0, 0x80, 1              // mass storage, other (interface, sub-type, base type)
   .byte 0x14                    // an IPL device, not needed for boot of others
   .word 0, 0                    // no boot connection, no disconnect vector
-  .word boot - vmrun_linux_rom_start
+  .word boot - vmrun_kernel_rom_start
   .word 0, 0
 
 manufacturer: .asciz "vmrun"
-product: .asciz "Linux kernel of --kernel"
+product: .asciz "kernel of --kernel"
 
 boot:
   cli
@@ -80,7 +99,7 @@ boot:
   xorw %cx, %cx
   xorw %dx, %dx
   int $0x15
-  movw $(no_memory - vmrun_linux_rom_start), %si
+  movw $(no_memory - vmrun_kernel_rom_start), %si
   jc fail
   testw %cx, %cx
   jnz 1f
@@ -101,6 +120,10 @@ boot:
 3:
   movl %edx, %es:MEMORY
 
+  movb $SETUP_SIZE, %al
+  call number
+  testl %eax, %eax
+  jz run_plan
   movw $(SETUP_ADDRESS << 8 | SETUP_SIZE), %bx
   movb $SETUP_DATA, %cl
   call load
@@ -139,15 +162,22 @@ load:
   movb %bh, %al
   call number
   movl %eax, %edi
-  addl %ebp, %eax
-  movw $(no_memory - vmrun_linux_rom_start), %si
-  jc fail
-  cmpl %es:MEMORY, %eax
-  ja fail
+  movl %ebp, %edx
+  call check
   movb %cl, %al
   movl %ebp, %edx
   jmp read
 1:
+  ret
+
+// EDX bytes at EDI must be in memory. EAX and SI change.
+check:
+  movl %edi, %eax
+  movw $(no_memory - vmrun_kernel_rom_start), %si
+  addl %edx, %eax
+  jc fail
+  cmpl %es:MEMORY, %eax
+  ja fail
   ret
 
 // EAX: the number that the item AL is. EDX and EDI change.
@@ -163,6 +193,8 @@ read:
   movzbl %al, %eax
   shll $16, %eax
   orb $(DMA_SELECT | DMA_READ), %al
+// The same with the control field in EAX.
+transfer:
   bswapl %eax
   movl %eax, %es:DESCRIPTOR
   bswapl %edx
@@ -183,12 +215,94 @@ read:
   bswapl %eax
   testl %eax, %eax
   jz 2f
-  movw $(no_data - vmrun_linux_rom_start), %si
+  movw $(no_data - vmrun_kernel_rom_start), %si
   testb $DMA_ERROR, %al
   jnz fail
   jmp 1b
 2:
   ret
+
+// Carries out the plan.
+run_plan:
+  movb $START, %al
+  movl $PLAN_SIZE, %edx
+  movl $PLAN, %edi
+  call read
+  movb $LOADS, %al
+  movl %es:PLAN_COUNT, %ecx
+  leal (,%ecx,8), %edx
+  movl $TABLE, %edi
+  call read
+  movl $(LOAD_DATA << 16 | DMA_SELECT), %eax
+  xorl %edx, %edx
+  call transfer
+  movw $TABLE, %bx
+1:
+  movl %es:(%bx), %edi
+  movl %es:4(%bx), %edx
+  call check
+  movl $DMA_READ, %eax
+  call transfer
+  addw $8, %bx
+  decl %ecx
+  jnz 1b
+
+  // A far return to where this continues in the new mode, by the kernel's descriptors.
+  xorl %ebp, %ebp
+  movw %cs, %bp
+  shll $4, %ebp
+  pushl $CODE_SELECTOR
+  movl %es:PLAN_PAGE_TABLES, %edx
+  testl %edx, %edx
+  jnz 2f
+  addl $(protected - vmrun_kernel_rom_start), %ebp
+  pushl %ebp
+  lgdtl %es:PLAN_GDTR
+  movl %cr0, %eax
+  orb $1, %al
+  movl %eax, %cr0
+  lretl
+2:
+  addl $(long - vmrun_kernel_rom_start), %ebp
+  pushl %ebp
+  movl %edx, %cr3
+  movl %cr4, %eax
+  orb $0x20, %al                // PAE
+  movl %eax, %cr4
+  movl $0xC0000080, %ecx        // IA32_EFER
+  rdmsr
+  orw $0x100, %ax               // LME
+  wrmsr
+  lgdtl %es:PLAN_GDTR
+  movl %cr0, %eax
+  orl $0x80000001, %eax         // PG and PE
+  movl %eax, %cr0
+  lretl
+
+.macro ENTER
+  movl $DATA_SELECTOR, %eax
+  movl %eax, %ds
+  movl %eax, %es
+  movl %eax, %fs
+  movl %eax, %gs
+  movl %eax, %ss
+  movl PLAN_EAX, %eax
+  movl PLAN_EBX, %ebx
+  movl PLAN_ESI, %esi
+  xorl %ecx, %ecx
+  xorl %edx, %edx
+  xorl %edi, %edi
+  xorl %ebp, %ebp
+  jmp *PLAN_ENTRY
+.endm
+
+  .code32
+protected:
+  ENTER
+  .code64
+long:
+  ENTER
+  .code16
 
 // Says DS:SI on the screen, and stops: the next boot entry is not what was asked for.
 fail:
@@ -206,6 +320,6 @@ fail:
 
 no_memory: .asciz "\r\nvmrun: firmware leaves too little memory for the kernel; give the guest more\r\n"
 no_data: .asciz "\r\nvmrun: the kernel or its initial ramdisk cannot be read\r\n"
-vmrun_linux_rom_end:
+vmrun_kernel_rom_end:
 
   .section .note.GNU-stack, "", @progbits
