@@ -65,6 +65,13 @@ public func monotonicNanoseconds() -> UInt64 {
   return UInt64(now.tv_sec) * 1_000_000_000 + UInt64(now.tv_nsec)
 }
 
+/// Processor time that the calling thread has used, in nanoseconds (CLOCK_THREAD_CPUTIME_ID).
+public func threadNanoseconds() -> UInt64 {
+  var now = timespec()
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now)
+  return UInt64(now.tv_sec) * 1_000_000_000 + UInt64(now.tv_nsec)
+}
+
 /// CPU time that the process has used, in nanoseconds (CLOCK_PROCESS_CPUTIME_ID).
 public func processorNanoseconds() -> UInt64 {
   var now = timespec()

@@ -85,6 +85,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     context.pointee.resumption = nil
     context.pointee.link = nil
     state.pointee.leave = LeaveReason.dispatch
+    context.pointee.msr.reset()
     state.powerOn(isBootstrap: context.pointee.index == 0)
     TLB.flush(state)
   }
@@ -168,6 +169,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     if let reason = pending { finishAccess(reason) }
     if entry == .finish { return .interrupted }
     isRunning.store(true, ordering: .sequentiallyConsistent)
+    context.pointee.msr.stealTime.hasPause = true
     defer { isRunning.store(false, ordering: .sequentiallyConsistent) }
     defer { soft_x87_unload(state) }
     while true {
@@ -405,8 +407,14 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     guard let controllers = context.pointee.controllers else { return }
     let index = context.pointee.index
     state.pointee.events_waiting = 0
-    let events = controllers.events(of: index)
+    var events = controllers.events(of: index)
     guard !events.isEmpty else { return }
+    // The guest asks how much was stolen when its timer interrupts.
+    context.pointee.msr.stealTime.update(&context.pointee.map)
+    if context.pointee.msr.sharedEOI.isOffered {
+      state.settleEOI()
+      events = controllers.events(of: index)
+    }
     if events.contains(.initialize), controllers.takeINIT(of: index) {
       state.initialize(isBootstrap: index == 0)
       TLB.flush(state)
@@ -425,7 +433,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
       context.pointee.trace?.interrupt(state, Vector.nmi)
       state.deliverInterrupt(Vector.nmi)
     } else if events.contains(.interrupt), state.pointee.system_flags & RFLAGS.if != 0,
-      let vector = controllers.acknowledgeInterrupt(of: index)
+      let vector = state.acknowledgeInterrupt(controllers)
     {
       state.pointee.halted = 0
       context.pointee.trace?.interrupt(state, vector)
@@ -441,9 +449,11 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     let (isAsleep, _) = attention.pointee.compareExchange(
       expected: 0, desired: Attention.asleep, ordering: .sequentiallyConsistent)
     if isAsleep {
+      context.pointee.msr.stealTime.beginSleep(&context.pointee.map)
       isRunning.store(false, ordering: .sequentiallyConsistent)
       Futex.wait(attention, while: Attention.asleep)
       isRunning.store(true, ordering: .sequentiallyConsistent)
+      if context.pointee.msr.stealTime.endSleep(&context.pointee.map) { TLB.flush(state) }
     }
     return nil
   }

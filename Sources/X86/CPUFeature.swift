@@ -112,7 +112,8 @@ extension CPUFeature {
     row(.aes, basicECX, 25, .max, .aes, needs: [.sse2]),
     row(.xsave, basicECX, 26, .max, .xsave, needs: [.fxsr]),
     row(.rdrand, basicECX, 30, .max, .rdrand),
-    row(.hypervisor, basicECX, 31),
+    // Calls of the hypervisor by either vendor's instruction.
+    row(.hypervisor, basicECX, 31, .v1, [.vmx, .svm]),
 
     row(.fsgsbase, structuredEBX, 0, .v1, .fsgsbase, needs: [.lm]),
     row(.tscAdjust, structuredEBX, 1, needs: [.tsc]),

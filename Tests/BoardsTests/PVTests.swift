@@ -186,6 +186,82 @@ import Testing
     }
     let machine = ReducedMachine(cpus: 64, slots: slots, serialPorts: Self.machine.serialPorts, pvpanicPort: 0x505)
     #expect(ReducedACPITables(machine).bytes.count <= MultiprocessorTable.address - ReducedACPITables.address)
-    #expect(MultiprocessorTable(machine).bytes.count <= 0x1_0000)
+    #expect(MultiprocessorTable(machine).bytes.count <= PV.resetEntry - MultiprocessorTable.address)
+  }
+
+  @Test func theBIOSEntryOfKernelsThatResetInRealModeWritesTheResetRegister() throws {
+    let tables = PV.tables(MachineSpec(mode: .pv, memory: 64 << 20))
+    let entry = try #require(tables.first { $0.address == 0xF_FFF0 })
+    // MOV AL, FEh; OUT 64h, AL; HLT.
+    #expect(entry.bytes.starts(with: [0xB0, 0xFE, 0xE6, 0x64, 0xF4]))
+    #expect(entry.bytes.count <= 16)
+  }
+}
+
+@Suite struct HostilePVGuestTests {
+  /// Registers that matter most, and what drivers and others write to them.
+  private static let registers: [UInt64] = [
+    0x14, 0x20, 0x24, 0x30, 0x38, 0x44, 0x50, 0x64, 0x70, 0x70, 0x80, 0x84, 0x90, 0x94, 0xA0, 0xA4, 0xAC, 0xC0, 0x100,
+  ]
+  private static let values: [UInt64] = [0, 1, 2, 3, 8, 11, 15, 16, 256, 0x1000, 0x8000, 0xFFFF, 0xFFFF_FFFF]
+
+  @Test(arguments: 0..<4) func randomAccessesOfEveryDeviceNeverTrapOrHang(_ seed: UInt64) throws {
+    var spec = MachineSpec(mode: .pv, memory: 4 << 20)
+    spec.blocks = [BlockSpec(id: "disk0", path: "/disk")]
+    spec.characters = [CharacterSpec(id: "serial0", endpoint: .null), CharacterSpec(id: "serial1", endpoint: .null)]
+    spec.networks = [NetworkSpec(id: "net0", endpoint: .user(forwards: []), mac: MACAddress(machine: "a", index: 0))]
+    spec.devices = [
+      DeviceSpec(model: "virtio-balloon-device", id: "balloon"), DeviceSpec(model: "virtio-scsi-device", id: "scsi"),
+      DeviceSpec(model: "virtio-serial-device", id: "console"),
+      DeviceSpec(model: "virtconsole", id: "port", properties: ["chardev": .string("serial1")]),
+    ]
+    let resources = FakeResources(
+      blocks: ["disk0": MemoryBlockBackend(sectors: 64)],
+      characters: ["serial0": RecordingCharacter(room: 1 << 20), "serial1": RecordingCharacter(room: 1 << 20)],
+      networks: ["net0": RecordingNetwork()])
+    let fake = FakeBoard(ramSize: 4 << 20, deviceMemorySize: 4096, resources: resources)
+    let resolved = try Recipe.resolve(spec, registry: catalog)
+    let devices = try Recipe.assemble(resolved, registry: catalog, on: fake.board)
+    let slots = PV.description(resolved).slots
+    #expect(slots.count == 6)
+    var random = SeededGenerator(state: seed)
+    for address in stride(from: UInt64(0), to: 0x2_0000, by: 8) {
+      try fake.board.memory.store(random.next() & 0x80FF_FFFF_001F_FFFF, at: address)
+    }
+    let mmio = fake.board.mmio
+    for _ in 0..<20_000 {
+      let base = UInt64(slots[Int(random.next() % UInt64(slots.count))].address)
+      let width: AccessWidth = [.dword, .dword, .dword, .byte, .word, .qword][Int(random.next() % 6)]
+      let register =
+        random.next() % 4 == 0
+        ? random.next() % 0x1000 : Self.registers[Int(random.next() % UInt64(Self.registers.count))]
+      let value =
+        random.next() % 2 == 0 ? Self.values[Int(random.next() % UInt64(Self.values.count))] : random.next() & 0x1_FFF8
+      switch random.next() % 8 {
+      case 0:
+        // A driver as it should be, with rings of noise.
+        for (register, value) in [(0x70, 0), (0x70, 3), (0x24, 1), (0x20, 1), (0x70, 11)] as [(UInt64, UInt64)] {
+          mmio.write(base + register, .dword, value)
+        }
+        for queue: UInt64 in 0..<3 {
+          let setup: [(UInt64, UInt64)] = [
+            (0x30, queue), (0x38, 8), (0x80, queue << 12), (0x90, 0x8000), (0xA0, 0xC000),
+          ]
+          for (register, value) in setup {
+            mmio.write(base + register, .dword, value)
+          }
+          mmio.write(base + 0x44, .dword, 1)
+        }
+        mmio.write(base + 0x70, .dword, 15)
+      case 1: _ = mmio.read(base + register, width)
+      default: mmio.write(base + register, width, value & width.mask)
+      }
+    }
+    for device in devices { device.drain() }
+    for device in devices { device.reset() }
+    for slot in slots {
+      #expect(mmio.read(UInt64(slot.address), .dword) == 0x7472_6976)
+      #expect(mmio.read(UInt64(slot.address) + 0x70, .dword) == 0)
+    }
   }
 }

@@ -288,6 +288,9 @@ static inline uint64_t soft_or_64(uint64_t *_Nonnull word, uint64_t bits) {
 static inline uint64_t soft_exchange_64(uint64_t *_Nonnull word, uint64_t value) {
   return __atomic_exchange_n(word, value, __ATOMIC_SEQ_CST);
 }
+static inline uint8_t soft_exchange_8(uint8_t *_Nonnull word, uint8_t value) {
+  return __atomic_exchange_n(word, value, __ATOMIC_SEQ_CST);
+}
 static inline uint64_t soft_load_64(const uint64_t *_Nonnull word) {
   return __atomic_load_n(word, __ATOMIC_SEQ_CST);
 }

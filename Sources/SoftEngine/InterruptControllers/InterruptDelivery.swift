@@ -98,8 +98,7 @@ extension InterruptControllers {
 
   /// The EOI message of a local APIC. Those that mean nothing to the I/O APIC cost no lock.
   private func endOfInterrupt(_ vector: UInt8) {
-    let word = ioAPICVectors[Int(vector >> 6)].load(ordering: .sequentiallyConsistent)
-    guard word >> UInt64(vector & 63) & 1 != 0 else { return }
+    guard isAwaitedByIOAPIC(vector) else { return }
     changeLegacy { chips, outbox, _ in
       let pins = chips.ioapic.endOfInterrupt(vector)
       for pin in 0..<IOAPIC.pinCount where pins >> UInt32(pin) & 1 != 0 {
@@ -107,6 +106,11 @@ extension InterruptControllers {
         _ = send(chips.ioapic.serveAgain(pin), &chips, &outbox)
       }
     }
+  }
+
+  private func isAwaitedByIOAPIC(_ vector: UInt8) -> Bool {
+    let word = ioAPICVectors[Int(vector >> 6)].load(ordering: .sequentiallyConsistent)
+    return word >> UInt64(vector & 63) & 1 != 0
   }
 
   // MARK: Processors
@@ -126,18 +130,38 @@ extension InterruptControllers {
   /// The INTA cycle of a vCPU that can take an interrupt: the vector to call, or nil if there is none any more.
   /// The 8259A pair comes before the local APIC.
   public func acknowledgeInterrupt(of vcpu: Int) -> UInt8? {
+    var sharesEOI = false
+    return acknowledgeInterrupt(of: vcpu, sharesEOI: &sharesEOI)
+  }
+
+  /// - Parameter sharesEOI: the guest would end the interrupt without a write of EOI; false afterwards: it cannot.
+  func acknowledgeInterrupt(of vcpu: Int, sharesEOI: inout Bool) -> UInt8? {
+    let wantsToShare = sharesEOI
+    sharesEOI = false
     if isINTRHigh.load(ordering: .sequentiallyConsistent), letsINTRThrough(vcpu) {
       // Another processor may have been faster.
       let vector = changeLegacy { chips, _, _ in chips.pics.isRequesting ? chips.pics.acknowledge() : nil }
       if let vector { return vector }
     }
     var outbox = Outbox()
-    let (vector, isExternal) = change(vcpu, &outbox) { apic in
-      apic.takeExternal() ? (nil, true) : (apic.acknowledge(), false)
+    let (vector, isExternal, isShared) = change(vcpu, &outbox) { apic -> (UInt8?, Bool, Bool) in
+      guard !apic.takeExternal() else { return (nil, true, false) }
+      let vector = apic.acknowledge()
+      guard wantsToShare, let vector, !isAwaitedByIOAPIC(vector) else { return (vector, false, false) }
+      return (vector, false, apic.shareEOI(of: vector))
     }
     tell(outbox)
+    sharesEOI = isShared
     // An ExtINT message promises an INTA cycle, spurious or not.
     return isExternal ? changeLegacy { chips, _, _ in chips.pics.acknowledge() } : vector
+  }
+
+  /// What became of the interrupt whose end was left to the guest. The vCPU's own thread.
+  func settleEOI(of vcpu: Int, isOver: Bool) {
+    var outbox = Outbox()
+    let effect = change(vcpu, &outbox) { $0.settleEOI(isOver: isOver) }
+    perform(effect, of: vcpu, &outbox)
+    tell(outbox)
   }
 
   /// Whether an NMI was pending; it no longer is.

@@ -76,6 +76,8 @@ struct LocalAPIC: Sendable {
   private var startupVector: UInt8?
   /// An ExtINT message waits for the processor's INTA cycle.
   private var isExternalPending = false
+  /// The guest may have ended the only interrupt in service without a write of EOI: see `SharedEOI`.
+  private(set) var isEOIShared = false
 
   init(processorID: UInt32, isBootstrap: Bool) {
     self.processorID = processorID
@@ -114,6 +116,7 @@ struct LocalAPIC: Sendable {
     requests = VectorSet()
     inService = VectorSet()
     triggerModes = VectorSet()
+    isEOIShared = false
   }
 
   // MARK: State
@@ -162,7 +165,8 @@ struct LocalAPIC: Sendable {
   /// What waits for the processor; an INTR of the 8259 through LINT0 is the board's to add.
   var events: VCPUEvents {
     var events: VCPUEvents = []
-    if isExternalPending || deliverable != nil { events.insert(.interrupt) }
+    // What is in service may be over, so that the processor must look.
+    if isExternalPending || deliverable != nil || isEOIShared && requests.highest != nil { events.insert(.interrupt) }
     if isNMIPending { events.insert(.nmi) }
     if isInitializePending { events.insert(.initialize) }
     if startupVector != nil { events.insert(.startup) }
@@ -205,6 +209,22 @@ struct LocalAPIC: Sendable {
     requests[vector] = false
     inService[vector] = true
     return vector
+  }
+
+  /// Lets the guest end the interrupt that `acknowledge` gave without a write of EOI, where nothing depends on when it
+  /// does: it is the only one in service, none waits, and it is no level. False: it must write.
+  mutating func shareEOI(of vector: UInt8) -> Bool {
+    var others = inService
+    others[vector] = false
+    isEOIShared = others.highest == nil && requests.highest == nil && !triggerModes[vector]
+    return isEOIShared
+  }
+
+  /// Ends the sharing; `isOver`: the guest has ended the interrupt.
+  mutating func settleEOI(isOver: Bool) -> Effect {
+    guard isEOIShared else { return .none }
+    isEOIShared = false
+    return isOver ? endOfInterrupt() : .none
   }
 
   /// The processor runs an INTA cycle for an ExtINT message.

@@ -181,6 +181,7 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
     guard let controllers = context.pointee.controllers else { return nil }
     let index = context.pointee.index
     if let page = controllers.localAPICPage(of: index), physical &- page < 4096 {
+      settleEOI()
       return controllers.readLocalAPIC(of: index, physical &- page, width: width)
     }
     let offset = physical &- InterruptControllers.ioAPICAddress
@@ -200,6 +201,7 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
     guard let controllers = context.pointee.controllers else { return false }
     let index = context.pointee.index
     if let page = controllers.localAPICPage(of: index), physical &- page < 4096 {
+      settleEOI()
       controllers.writeLocalAPIC(of: index, physical &- page, value, width: width)
       return true
     }

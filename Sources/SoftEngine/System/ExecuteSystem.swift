@@ -73,6 +73,7 @@ extension Executor {
       setGeneral(General.rdx, tsc >> 32)
       if i.operation == .rdtscp { setGeneral(General.rcx, state.pointee.tsc_aux & 0xFFFF_FFFF) }
     case .cpuid: identify()
+    case .vmcall, .vmmcall: try callHypervisor()
     case .rdmsr:
       let value = try readMSR(UInt32(truncatingIfNeeded: general(General.rcx)))
       setGeneral(General.rax, value & 0xFFFF_FFFF)

@@ -8,6 +8,16 @@ struct ModelSpecificState {
   var mcgStatus: UInt64 = 0
   var ranges = MemoryTypeRanges()
   var clock = ParavirtualClock()
+  var stealTime = StealTime()
+  var sharedEOI = SharedEOI()
+  var pollControl = PollControl()
+
+  /// RESET; the counter and what was added to it go on.
+  mutating func reset() {
+    let adjust = tscAdjust
+    self = ModelSpecificState()
+    tscAdjust = adjust
+  }
 }
 
 /// Numbers of model-specific registers (SDM vol. 4).
@@ -84,6 +94,7 @@ extension Executor {
     }
     if number == MSR.tscDeadline { try require(.tscDeadline) }
     if let controllers = context.pointee.controllers, InterruptControllers.handles(msr: number) {
+      if number != MSR.tscDeadline { state.settleEOI() }
       do { return try controllers.readMSR(of: context.pointee.index, number) } catch { throw .protection }
     }
     switch number {
@@ -133,6 +144,15 @@ extension Executor {
     case ParavirtualClock.MSR.wallClock, ParavirtualClock.MSR.oldWallClock:
       try require(.hypervisor)
       return context.pointee.msr.clock.wallClock
+    case StealTime.register:
+      try require(.hypervisor)
+      return context.pointee.msr.stealTime.value
+    case SharedEOI.register:
+      try require(.hypervisor)
+      return context.pointee.msr.sharedEOI.value
+    case PollControl.register:
+      try require(.hypervisor)
+      return context.pointee.msr.pollControl.value
     default:
       if MemoryTypeRanges.handles(number) {
         try require(.mtrr)
@@ -150,6 +170,7 @@ extension Executor {
     }
     if number == MSR.tscDeadline { try require(.tscDeadline) }
     if let controllers = context.pointee.controllers, InterruptControllers.handles(msr: number) {
+      if number != MSR.tscDeadline { state.settleEOI() }
       do {
         try controllers.writeMSR(of: context.pointee.index, number, value, tsc: state.timeStampCounter)
       } catch { throw .protection }
@@ -205,6 +226,17 @@ extension Executor {
       try require(.hypervisor)
       context.pointee.msr.clock.wallClock = value
       context.pointee.msr.clock.writeWallClock(&context.pointee.map, guestTime: context.pointee.clock())
+    case StealTime.register:
+      try require(.hypervisor)
+      guard context.pointee.msr.stealTime.set(value, &context.pointee.map) else { throw .protection }
+    case SharedEOI.register:
+      try require(.hypervisor)
+      state.settleEOI()
+      guard context.pointee.msr.sharedEOI.set(value) else { throw .protection }
+    case PollControl.register:
+      try require(.hypervisor)
+      guard value & ~1 == 0 else { throw .protection }
+      context.pointee.msr.pollControl.value = value
     default:
       guard MemoryTypeRanges.handles(number) else { throw .protection }
       try require(.mtrr)

@@ -103,12 +103,16 @@ struct ProcessorIdentity {
     set(0xB, 1) { $0 = Leaf(eax: Self.bits(count), ebx: UInt32(truncatingIfNeeded: count), ecx: 2 << 8 | 1, edx: id) }
   }
 
-  /// KVM's interface as far as it is here: the clock, and that no I/O delays are needed.
+  /// KVM's interface (Linux, Documentation/virt/kvm/x86/cpuid.rst) as far as it is here: the clock, that no I/O delays
+  /// are needed, steal time (5), EOI by memory (6), flushes of halted processors' TLBs by it (9), interprocessor interrupts by hypercall
+  /// (11), and poll control (12).
   private mutating func addHypervisor(_ model: CPUModel, _ tscFrequency: UInt64) {
     guard model.has(.hypervisor) else { return }
     // "KVMKVMKVM".
     set(0x4000_0000) { $0 = Leaf(eax: Self.highestHypervisor, ebx: 0x4B4D_564B, ecx: 0x564B_4D56, edx: 0x0000_004D) }
-    if model.has(.tsc) { set(0x4000_0001) { $0.eax = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 24 } }
+    if model.has(.tsc) {
+      set(0x4000_0001) { $0.eax = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 9 | 1 << 11 | 1 << 12 | 1 << 24 }
+    }
     // Kilohertz: the TSC's, and the local APIC timer's.
     set(0x4000_0010) { $0 = Leaf(eax: UInt32(clamping: tscFrequency / 1000), ebx: 1_000_000) }
   }
