@@ -26,6 +26,7 @@ final class EventThread: Sendable {
   /// The sources or the earliest deadline changed, or the thread is to end.
   private let changed: SharedEvent
   private let thread = Mutex<HostThread?>(nil)
+  private let moderation = MessageModeration()
 
   init() throws(SystemError) { changed = try SharedEvent() }
 
@@ -94,26 +95,49 @@ final class EventThread: Sendable {
       var entries = [PollEntry(changed.raw, .readable)] + sources.map { PollEntry($0.event.raw, .readable) }
       var isCurrent = true
       while isCurrent {
-        let wait = controllers.advance().map { deadline in
-          let now = controllers.clock()
-          return deadline > now ? deadline - now : 0
+        let waiting = moderation.waiting
+        for (index, source) in sources.enumerated() {
+          entries[index + 1].descriptor = waiting.sources.contains(index) ? -1 : source.event.raw
         }
-        waitForDescriptors(&entries, nanoseconds: wait)
+        let now = controllers.clock()
+        let deadline = [controllers.advance(), waiting.deadline].compactMap { $0 }.min()
+        waitForDescriptors(&entries, nanoseconds: deadline.map { $0 > now ? $0 - now : 0 })
         if !entries[0].ready.isEmpty {
           _ = changed.event.drain()
           isCurrent = shared.withLock { !$0.isStopped && $0.sources.count == sources.count }
         }
+        let time = controllers.clock()
+        for index in moderation.release(at: time) { forward(sources[index], controllers) }
         for (index, source) in sources.enumerated() where !entries[index + 1].ready.isEmpty {
-          guard source.event.event.drain() > 0 else { continue }
-          switch source.kind {
-          case .edge(let input): controllers.pulse(input)
-          case .level(let input, _): controllers.trigger(input)
-          case .message(let index):
-            guard let route = shared.withLock({ $0.routes[index] }) else { continue }
-            controllers.sendMSI(address: route.address, data: route.data)
-          }
+          if case .message = source.kind, !moderation.permits(index, at: time) { continue }
+          forward(source, controllers)
         }
       }
     }
   }
+
+  /// Passes on what a source has signalled.
+  private func forward(_ source: Source, _ controllers: InterruptControllers) {
+    guard source.event.event.drain() > 0 else { return }
+    switch source.kind {
+    case .edge(let input): controllers.pulse(input)
+    case .level(let input, _): controllers.trigger(input)
+    case .message(let index):
+      guard let route = shared.withLock({ $0.routes[index] }) else { return }
+      controllers.sendMSI(address: route.address, data: route.data)
+    }
+  }
+
+  /// A processor is about to wait for an interrupt; `endSleep` follows. Any thread.
+  func beginSleep(_ controllers: InterruptControllers) {
+    guard moderation.beginSleep() else { return }
+    let sources = shared.withLock { $0.sources }
+    let released = moderation.release(at: controllers.clock(), all: true)
+    guard !released.isEmpty else { return }
+    for index in released { forward(sources[index], controllers) }
+    // The thread looks at them again.
+    changed.event.signal()
+  }
+
+  func endSleep() { moderation.endSleep() }
 }

@@ -19,6 +19,7 @@ public final class SoftMachine: VirtualMachine {
   private let vcpus: Int
   private let model: CPUModel
   private let trace: Trace?
+  private let hot: UInt8
 
   /// The guest's time-stamp counter counts nanoseconds of guest time, whatever the host's does: it is monotonic across
   /// processors and agrees with the clocks of all devices.
@@ -35,9 +36,10 @@ public final class SoftMachine: VirtualMachine {
     }
   }
 
-  /// `clock` is guest time in nanoseconds, never set back.
+  /// `clock` is guest time in nanoseconds, never set back. Blocks entered `hot` times are translated.
   init(
-    vcpus: Int, model: CPUModel, hasLegacyChips: Bool = true, trace: Trace?, clock: @escaping @Sendable () -> UInt64
+    vcpus: Int, model: CPUModel = .max, hasLegacyChips: Bool = true, trace: Trace? = nil,
+    translateAfter hot: UInt8 = Block.hot, clock: @escaping @Sendable () -> UInt64
   ) throws(EngineFailure) {
     let cpus = Peers()
     let events: EventThread
@@ -54,6 +56,7 @@ public final class SoftMachine: VirtualMachine {
     self.vcpus = vcpus
     self.model = model
     self.trace = trace
+    self.hot = hot
   }
 
   deinit { events.stop() }
@@ -96,7 +99,7 @@ public final class SoftMachine: VirtualMachine {
   public func makeVCPU(_ index: Int) throws(EngineFailure) -> SoftVCPU {
     let cpu = SoftVCPU(
       index: index, count: vcpus, controllers: controllers, doorbells: doorbells, model: model, trace: trace,
-      peers: vcpus > 1 ? cpus : nil)
+      peers: vcpus > 1 ? cpus : nil, events: events, translateAfter: hot)
     shared.withLock { shared in
       cpu.show(Array(shared.slots.values))
       shared.cpus.append(cpu)

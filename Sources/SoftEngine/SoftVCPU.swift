@@ -30,7 +30,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   init(
     index: Int, count: Int = 1, controllers: InterruptControllers?, doorbells: Doorbells? = nil,
     model: CPUModel = .max, trace: Trace? = nil, peers: Peers? = nil,
-    translateAfter hot: UInt8? = Block.hot
+    events: EventThread? = nil, translateAfter hot: UInt8? = Block.hot
   ) {
     state = .allocate(capacity: 1)
     UnsafeMutableRawPointer(state).initializeMemory(as: UInt8.self, repeating: 0, count: MemoryLayout<soft_cpu>.size)
@@ -38,6 +38,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     context.initialize(
       to: CPUContext(index: index, count: count, model: model, clock: controllers?.clock ?? monotonicNanoseconds))
     context.pointee.controllers = controllers
+    context.pointee.events = events
     context.pointee.trace = trace
     tracesInstructions = trace?.events.contains(.instructions) == true
     context.pointee.peers = peers
@@ -445,13 +446,15 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
 
   /// Sleeps in the host until something asks for attention. A request that came before is seen by the exchange.
   private func sleep() -> Exit? {
-    guard context.pointee.controllers != nil else { return .halt }
+    guard let controllers = context.pointee.controllers else { return .halt }
     let (isAsleep, _) = attention.pointee.compareExchange(
       expected: 0, desired: Attention.asleep, ordering: .sequentiallyConsistent)
     if isAsleep {
       context.pointee.msr.stealTime.beginSleep(&context.pointee.map)
       isRunning.store(false, ordering: .sequentiallyConsistent)
+      context.pointee.events?.beginSleep(controllers)
       Futex.wait(attention, while: Attention.asleep)
+      context.pointee.events?.endSleep()
       isRunning.store(true, ordering: .sequentiallyConsistent)
       if context.pointee.msr.stealTime.endSleep(&context.pointee.map) { TLB.flush(state) }
     }

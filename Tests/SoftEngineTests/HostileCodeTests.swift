@@ -19,13 +19,15 @@ import Testing
   enum Mode: CaseIterable { case real, protected, long }
 
   /// It may hang, shut down or ask devices for anything, but vmrun goes on.
-  @Test(arguments: Mode.allCases) func randomBytesNeverStopTheEngine(_ mode: Mode) throws {
+  @Test(arguments: Mode.allCases, [1, Block.hot])
+  func randomBytesNeverStopTheEngine(_ mode: Mode, translatedAfter hot: UInt8) throws {
     let rounds = isLongRun ? 10_000 : 150
     let seed = UInt64.random(in: 0...UInt64.max)
     print("seed \(seed): \(rounds) rounds of random code, \(mode) mode")
     var random = SplitMix(state: seed)
     let memory = try Mapping(anonymous: Self.size)
-    let machine = try SoftMachine(vcpus: 1)
+    let start = monotonicNanoseconds()
+    let machine = try SoftMachine(vcpus: 1, translateAfter: hot) { monotonicNanoseconds() &- start }
     #expect(
       machine.map(
         slot: 0,

@@ -17,7 +17,8 @@ enum CodeTLB {
   /// The user's are of an address space; the supervisor's stay as long as its jump cache, since most are global.
   @inline(__always)
   static func tag(_ state: State, _ linear: UInt64) -> UInt64 {
-    let generation = state.pointee.cpl == 3 ? state.pointee.tlb_generation : state.context.pointee.spaces.supervisorJumps
+    let generation =
+      state.pointee.cpl == 3 ? state.pointee.tlb_generation : state.context.pointee.spaces.supervisorJumps
     return linear & ~0xFFF | generation
   }
 

@@ -159,7 +159,9 @@ struct Assembler {
   }
 
   /// Zero-extends the low 2 bytes.
-  mutating func zeroExtend16(_ register: HostRegister) { registers([0x0F, 0xB7], size: 4, register.rawValue, register) }
+  mutating func zeroExtend16(_ register: HostRegister) {
+    registers([0x0F, 0xB7], size: 4, register.rawValue, register)
+  }
 
   mutating func calculate(_ operation: HostOperation, _ to: HostRegister, _ from: HostRegister, size: Int = 8) {
     let byte = size == 1 ? max(to.rawValue, from.rawValue) : 0

@@ -107,7 +107,9 @@ enum Template {
     add(.shr) { .shift(.shr, size: $0) }
     add(.sar) { .shift(.sar, size: $0) }
     add(softSetIf, .setIf)
-    for (handler, size) in zip(list(SizedHandlers.moveIf.handlers), sizes).dropFirst() { add(handler, .moveIf(size: size)) }
+    for (handler, size) in zip(list(SizedHandlers.moveIf.handlers), sizes).dropFirst() {
+      add(handler, .moveIf(size: size))
+    }
     for condition in 0..<16 as Range<UInt8> { add(branchHandler(condition), .branch(condition)) }
     add(softJump, .jump)
     add(softJumpIndirect, .jumpIndirect)

@@ -18,6 +18,8 @@ struct CPUContext {
   var resumption: MicroOp?
   /// The interrupt controllers, and this processor's number there; nil in tests without.
   var controllers: InterruptControllers?
+  /// What brings interrupts from devices; nil: nothing does.
+  var events: EventThread?
   /// Where code is copied to be decoded; what it needs at most, with a second page's part.
   let code = UnsafeMutableRawPointer.allocate(byteCount: Block.maximum * 15 + 15, alignment: 16)
   /// What devices read and write.

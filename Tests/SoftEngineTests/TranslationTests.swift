@@ -1,0 +1,142 @@
+import CSoftCPU
+import Engines
+import TestKit
+import Testing
+import X86
+
+@testable import SoftEngine
+
+/// The same code by handlers and translated.
+@Suite struct TranslationTests {
+  private static let data: UInt64 = 0x6000_0000
+  private static let dataSize = 0x1_0000
+  private static let code: UInt64 = 0x7000_0000
+  private static let codeSize = 0x1_0000
+
+  /// A processor with memory of its own.
+  private final class Processor {
+    let cpu: SoftVCPU
+    let data = UnsafeMutableRawPointer.allocate(byteCount: TranslationTests.dataSize, alignment: 4096)
+    let code = UnsafeMutableRawPointer.allocate(byteCount: TranslationTests.codeSize, alignment: 4096)
+
+    init(translateAfter hot: UInt8?) {
+      cpu = SoftVCPU(index: 0, controllers: nil, translateAfter: hot)
+      code.initializeMemory(as: UInt8.self, repeating: 0xF4, count: TranslationTests.codeSize)
+      forgetCode()
+    }
+
+    deinit {
+      data.deallocate()
+      code.deallocate()
+    }
+
+    /// Shows the memory anew, as if it were other memory: no block stays.
+    func forgetCode() {
+      let mappings = [
+        (TranslationTests.data, TranslationTests.dataSize, data),
+        (TranslationTests.code, TranslationTests.codeSize, code),
+      ].map { HostMapping(guestAddress: $0.0, size: UInt64($0.1), host: $0.2, readOnly: false) }
+      cpu.show(mappings.compactMap(MappedMemory.init))
+    }
+
+    /// Executes what stands at `place`, and says how it ended.
+    func run(at place: Int, registers: [UInt64], flags: UInt64) throws -> String {
+      let state = cpu.state
+      state.enter64BitMode()
+      state.pointee.rip = TranslationTests.code + UInt64(place)
+      for index in 0..<16 {
+        register(state, Slot.general(UInt8(index)), as: UInt64.self).pointee = registers[index]
+      }
+      state.arithmeticFlags = flags
+      switch cpu.run(.run) {
+      case .halt: return "halt"
+      case .mmioRead(let address, let width, _): return try end("read of \(width) at \(address)")
+      case .mmioWrite(let address, let width, let data):
+        return try end("write of \(data.loadUnaligned(as: UInt64.self)), \(width) at \(address)")
+      case let exit: return try end("\(exit)")
+      }
+    }
+
+    /// RIP where it stopped is part of how it ended.
+    private func end(_ what: String) throws -> String {
+      let rip = cpu.state.pointee.rip
+      let registers = self.registers
+      let flags = self.flags
+      try cpu.reset()
+      cpu.state.arithmeticFlags = flags
+      for index in 0..<16 {
+        register(cpu.state, Slot.general(UInt8(index)), as: UInt64.self).pointee = registers[index]
+      }
+      return "\(what), RIP \(rip)"
+    }
+
+    var registers: [UInt64] {
+      (0..<16).map { register(cpu.state, Slot.general(UInt8($0)), as: UInt64.self).pointee }
+    }
+    var flags: UInt64 { cpu.state.arithmeticFlags }
+  }
+
+  @Test func translatedBlocksDoWhatHandlersDo() throws {
+    let count = isLongRun ? 300_000 : 6_000
+    let seed = UInt64.random(in: 0...UInt64.max)
+    var random = SplitMix(state: seed)
+    let (plain, translated) = (Processor(translateAfter: nil), Processor(translateAfter: 1))
+    for index in stride(from: 0, to: Self.dataSize, by: 8) {
+      let value = random.next()
+      for processor in [plain, translated] {
+        processor.data.storeBytes(of: value, toByteOffset: index, as: UInt64.self)
+      }
+    }
+    var place = Self.codeSize
+    var halts = 0
+    for number in 0..<count {
+      if place + 256 > Self.codeSize {
+        for processor in [plain, translated] { processor.forgetCode() }
+        place = 0
+      }
+      let first = RandomInstruction(memory: Self.data, &random)
+      var bytes = first.bytes
+      for _ in 0..<random.next() % 12 {
+        bytes += RandomInstruction(memory: Self.data, &random).bytes
+        // Over the next byte, or not: blocks that branch within themselves.
+        if random.next() % 4 == 0 { bytes += [0x70 | UInt8(random.next() & 15), 1, 0x90] }
+      }
+      for processor in [plain, translated] {
+        processor.code.advanced(by: place).copyMemory(from: bytes + [0xF4, 0xF4], byteCount: bytes.count + 2)
+      }
+      let flags = random.next() & RFLAGS.arithmetic
+      // The second time through what was translated and linked the first time.
+      for round in 0..<2 {
+        let ends = try [plain, translated].map { try $0.run(at: place, registers: first.registers, flags: flags) }
+        if ends[0] == "halt" { halts += 1 }
+        let isEqual =
+          ends[0] == ends[1] && plain.registers == translated.registers && plain.flags == translated.flags
+          && soft_equal(plain.data, translated.data, Self.dataSize) != 0
+        #expect(
+          isEqual,
+          "seed \(seed), code \(number), round \(round): \(bytes.map { String($0, radix: 16) }) \(ends) \(flags)")
+        guard isEqual else { return }
+      }
+      place += (bytes.count + 32) & ~15
+    }
+    print("seed \(seed): \(count) pieces of code, \(halts) runs to the end")
+    #expect(halts > count / 4)
+  }
+
+  @Test func whenThereIsNoMoreRoomAllIsTranslatedAnew() throws {
+    let processor = Processor(translateAfter: 1)
+    let native = try #require(processor.cpu.state.context.pointee.native)
+    // INC RAX; HLT
+    processor.code.copyMemory(from: [0x48, 0xFF, 0xC0, 0xF4] as [UInt8], byteCount: 4)
+    let registers = [UInt64](repeating: 0, count: 16)
+    #expect(try processor.run(at: 0, registers: registers, flags: 0) == "halt")
+    let used = native.cursor
+    while native.append([UInt8](repeating: 0xCC, count: 1 << 20)) {}
+    processor.code.copyMemory(from: [0x48, 0xFF, 0xC0, 0x48, 0xFF, 0xC0, 0xF4] as [UInt8], byteCount: 7)
+    processor.forgetCode()
+    #expect(try processor.run(at: 0, registers: registers, flags: 0) == "halt")
+    #expect(processor.registers[0] == 2)
+    #expect(!native.isFull)
+    #expect(native.cursor < used + 4096)
+  }
+}
