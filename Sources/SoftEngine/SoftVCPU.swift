@@ -295,7 +295,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
         return nil
       }
       remember(block, link: link, from: source)
-      interpret(state, from: block.pointee.operations)
+      interpret(state, from: block.operations)
     } catch {
       record(state, error)
     }
@@ -313,7 +313,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
 
   /// Makes the block easier to find the next time.
   private func remember(_ block: UnsafeMutablePointer<Block>, link: MicroOp?, from source: UnsafeMutableRawPointer?) {
-    let target = UnsafePointer(block.pointee.operations)
+    let target = UnsafePointer(block.operations)
     if let link, let source {
       // Dead blocks have just been freed, but only those that attention told of, and `link` is set after that.
       let from = source.assumingMemoryBound(to: Block.self)
@@ -468,5 +468,5 @@ private func executeSingle(_ state: State, _ block: UnsafeMutablePointer<Block>)
   // Its last jump, if it has one, is not linked and leaves; the next block finds attention.
   soft_request_attention(state, Attention.code)
   state.pointee.block = UnsafeMutableRawPointer(block)
-  interpret(state, from: block.pointee.operations + 1)
+  interpret(state, from: block.operations + 1)
 }

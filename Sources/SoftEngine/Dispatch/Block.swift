@@ -9,27 +9,54 @@ struct Block {
   /// Entered so often, it is translated: code that is executed a few times is not worth it.
   static let hot: UInt8 = 16
 
-  var physical: UInt64
-  /// Physical address of the second page that its last instruction reaches into, or `noPage`.
-  var secondPage: UInt64
-  var mode: UInt8
-  var isDead = false
-  var operations: UnsafeMutablePointer<soft_op>
-  var operationCount: Int
-  var instructions: UnsafeMutablePointer<Instruction>?
-  /// A copy of the code it was made from.
-  let code: UnsafeMutableRawPointer
-  /// Bytes of `code` on the first page, and on the second.
-  let length: Int
-  let tail: Int
+  // What a search looks at comes first, and all fits a line of the host's cache; the operations stand behind it.
+  let physical: UInt64
   var nextInBucket: UnsafeMutablePointer<Block>?
+  /// Physical address of the second page that its last instruction reaches into, or `noPage`.
+  let secondPage: UInt64
+  let mode: UInt8
+  var isDead = false
+  /// Bytes of `code` on the second page.
+  private let tailCount: UInt8
+  private let lengthCount: UInt16
+  private let operationCount16: UInt16
   /// Where its translation is in `NativeCode`, or `notTranslated`.
   var native = Self.notTranslated
   /// Where in the translation each operation begins.
   var entries: UnsafeMutablePointer<UInt32>?
+  /// A copy of the code it was made from.
+  let code: UnsafeMutableRawPointer
+
+  init(
+    physical: UInt64, secondPage: UInt64, mode: UInt8, operationCount: Int, code: UnsafeMutableRawPointer, length: Int,
+    tail: Int
+  ) {
+    self.physical = physical
+    self.secondPage = secondPage
+    self.mode = mode
+    operationCount16 = UInt16(clamping: operationCount)
+    self.code = code
+    lengthCount = UInt16(clamping: length)
+    tailCount = UInt8(clamping: tail)
+  }
+
+  var operationCount: Int { Int(operationCount16) }
+  /// Bytes of `code` on the first page, and on the second.
+  var length: Int { Int(lengthCount) }
+  var tail: Int { Int(tailCount) }
 
   static let noPage = UInt64.max
-  static let notTranslated = -1
+  static let notTranslated: Int32 = -1
+}
+
+extension UnsafeMutablePointer where Pointee == Block {
+  /// Where the operations are from the block on.
+  static var operationsOffset: Int { 64 }
+
+  // Safety: `Lowering.makeBlock` allocates both together.
+  @inline(__always) var operations: UnsafeMutablePointer<soft_op> {
+    (UnsafeMutableRawPointer(self) + Self.operationsOffset).assumingMemoryBound(to: soft_op.self)
+  }
 }
 
 /// The predecoded code of one vCPU, by physical address and mode.
@@ -139,7 +166,7 @@ struct BlockCache {
 
   private mutating func remove(_ block: UnsafeMutablePointer<Block>) {
     block.pointee.isDead = true
-    block.pointee.operations[0].handler = softDeadBlock
+    block.operations[0].handler = softDeadBlock
     dead.append(block)
     count -= 1
     let bucket = bucket(block.pointee.physical)
@@ -182,11 +209,8 @@ struct BlockCache {
   }
 
   static func free(_ block: UnsafeMutablePointer<Block>) {
-    block.pointee.operations.deallocate()
-    block.pointee.code.deallocate()
-    block.pointee.instructions?.deallocate()
     block.pointee.entries?.deallocate()
-    block.deallocate()
+    UnsafeMutableRawPointer(block).deallocate()
   }
 
   mutating func deallocate(_ state: State) {

@@ -138,27 +138,29 @@ extension Lowering {
   func makeBlock(
     physical: UInt64, secondPage: UInt64, code: UnsafeMutableRawPointer, length: Int, tail: Int
   ) -> UnsafeMutablePointer<Block> {
-    let operations = UnsafeMutablePointer<soft_op>.allocate(capacity: self.operations.count)
-    for (index, op) in self.operations.enumerated() { (operations + index).initialize(to: op) }
-    var instructions: UnsafeMutablePointer<Instruction>?
-    if !self.instructions.isEmpty {
-      let copies = UnsafeMutablePointer<Instruction>.allocate(capacity: self.instructions.count)
-      for (index, instruction) in self.instructions.enumerated() { (copies + index).initialize(to: instruction) }
-      var next = 0
-      for index in self.operations.indices where isWhole(self.operations[index]) {
-        operations[index].aux = UInt64(UInt(bitPattern: copies + next))
-        next += 1
-      }
-      instructions = copies
-    }
-    let copy = UnsafeMutableRawPointer.allocate(byteCount: length + tail, alignment: 8)
+    // One piece of memory, so that what is executed together lies together: the block, its operations, the instructions
+    // that some of them execute whole, and the copy of the code.
+    let instructionsOffset =
+      UnsafeMutablePointer<Block>.operationsOffset + operations.count * MemoryLayout<soft_op>.stride
+    let codeOffset = instructionsOffset + instructions.count * MemoryLayout<Instruction>.stride
+    let memory = UnsafeMutableRawPointer.allocate(byteCount: codeOffset + length + tail, alignment: 128)
+    let copy = memory + codeOffset
     copy.copyMemory(from: code, byteCount: length + tail)
-    let block = UnsafeMutablePointer<Block>.allocate(capacity: 1)
+    let block = memory.bindMemory(to: Block.self, capacity: 1)
     block.initialize(
       to: Block(
-        physical: physical, secondPage: secondPage, mode: mode, operations: operations,
-        operationCount: self.operations.count, instructions: instructions, code: copy,
+        physical: physical, secondPage: secondPage, mode: mode, operationCount: operations.count, code: copy,
         length: length, tail: tail))
+    let operations = (memory + UnsafeMutablePointer<Block>.operationsOffset)
+      .bindMemory(to: soft_op.self, capacity: self.operations.count)
+    for (index, op) in self.operations.enumerated() { (operations + index).initialize(to: op) }
+    let copies = (memory + instructionsOffset).bindMemory(to: Instruction.self, capacity: instructions.count)
+    for (index, instruction) in instructions.enumerated() { (copies + index).initialize(to: instruction) }
+    var next = 0
+    for index in self.operations.indices where isWhole(self.operations[index]) {
+      operations[index].aux = UInt64(UInt(bitPattern: copies + next))
+      next += 1
+    }
     operations[0].aux = UInt64(UInt(bitPattern: block))
     return block
   }

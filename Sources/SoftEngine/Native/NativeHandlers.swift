@@ -22,9 +22,9 @@ private func translate(_ state: State) -> Bool {
   guard let block = currentBlock(state), let entries = block.pointee.entries,
     let base = state.context.pointee.nativeBase
   else { return }
-  let first = UnsafePointer(block.pointee.operations)
+  let first = UnsafePointer(block.operations)
   return tail(
-    state, first, NativeCode.handler(base + (block.pointee.native &+ Int(entries[op - first]))))
+    state, first, NativeCode.handler(base + (Int(block.pointee.native) &+ Int(entries[op - first]))))
 }
 
 @inline(__always)
@@ -40,13 +40,13 @@ private func callingOperation(_ state: State) -> MicroOp? {
     let base = state.context.pointee.nativeBase
   else { return nil }
   let returned = Int(truncatingIfNeeded: state.pointee.native_return) &- Int(bitPattern: base)
-  let offset = returned &- block.pointee.native
+  let offset = returned &- Int(block.pointee.native)
   var (low, high) = (0, block.pointee.operationCount)
   while high &- low > 1 {
     let middle = (low &+ high) >> 1
     if Int(entries[middle]) < offset { low = middle } else { high = middle }
   }
-  return UnsafePointer(block.pointee.operations + low)
+  return UnsafePointer(block.operations + low)
 }
 
 /// Goes to a handler's slow path for the operation that called a routine.

@@ -17,7 +17,7 @@ struct Translator {
   private init(_ code: NativeCode, _ block: UnsafeMutablePointer<Block>) {
     routines = code.routines
     origin = code.cursor
-    let operations = block.pointee.operations
+    let operations = block.operations
     self.operations = operations
     count = block.pointee.operationCount
     templates = (0..<count).map { Template.of(operations[$0]) }
@@ -64,7 +64,7 @@ struct Translator {
       return false
     }
     block.pointee.entries = entries
-    block.pointee.native = origin
+    block.pointee.native = Int32(truncatingIfNeeded: origin)
     for index in 1..<count { operations[index].handler = softNativeContinue }
     for (index, handler) in handlers { operations[index].handler = handler }
     for (index, offset) in continuations { operations[index].handler = code.handler(at: origin + offset) }
@@ -314,7 +314,7 @@ struct Translator {
       let block = UnsafeMutablePointer<Block>(bitPattern: UInt(target.pointee.aux))
       if let native = block?.pointee.native, native != Block.notTranslated {
         a.move(.rsi, immediate: op.aux)
-        return a.jump(to: native - origin)
+        return a.jump(to: Int(native) - origin)
       }
     }
     // Linked meanwhile?
