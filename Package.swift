@@ -40,6 +40,8 @@ let package = Package(
     .target(name: "CKVM"),
     .target(name: "CSoftCPU", cSettings: [.unsafeFlags(["-O2"])]),
     .target(name: "CSandbox"),
+    // What firmware runs to start a kernel.
+    .target(name: "COptionROM"),
     .target(name: "CSlirp"),
     .systemLibrary(name: "CSeccomp", pkgConfig: "libseccomp", providers: [.apt(["libseccomp-dev"])]),
     .systemLibrary(name: "CCap", pkgConfig: "libcap", providers: [.apt(["libcap-dev"])]),
@@ -77,7 +79,8 @@ let package = Package(
     layer("BootImage", ["CExt2FS"]),
 
     // What joins them.
-    layer("Boards", ["DeviceKit", "Devices", "MachineModel", "Engines", "GuestMemory", "LinuxSystem"]),
+    layer(
+      "Boards", ["DeviceKit", "Devices", "MachineModel", "Engines", "GuestMemory", "LinuxSystem", "COptionROM"]),
     layer("Options", ["MachineModel", "X86", "DeviceKit", "LinuxSystem", argumentParser]),
     layer(
       "Processes",

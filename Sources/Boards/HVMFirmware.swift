@@ -83,7 +83,7 @@ extension HVM {
   }
 
   /// OpenFirmware device paths of the drives, first choice first: those with a boot index by it, then the media of
-  /// the boot order. Drives of a medium that the order leaves out come last, as firmware finds them.
+  /// the boot order, all after a kernel. Drives of a medium that the order leaves out come last, as firmware finds them.
   static func bootPaths(_ spec: MachineSpec, _ registry: Registry) throws(BoardError) -> [String] {
     var choices: [(rank: (Int, UInt64), path: String)] = []
     var indices: [UInt64: String] = [:]
@@ -133,7 +133,9 @@ extension HVM {
       default: continue
       }
     }
-    return choices.sorted { $0.rank < $1.rank }.map(\.path)
+    // The kernel of `--kernel` comes first.
+    let kernel = spec.boot?.kernel == nil ? [] : ["/rom@" + KernelROM.fileName]
+    return kernel + choices.sorted { $0.rank < $1.rank }.map(\.path)
   }
 
   /// The port of serial0 where a person reads it, so that text-mode firmware and boot loaders are seen without a

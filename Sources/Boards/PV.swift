@@ -76,8 +76,18 @@ extension PV {
     return [
       (ReducedACPITables.address, ReducedACPITables(machine).bytes),
       (MultiprocessorTable.address, MultiprocessorTable(machine).bytes),
+      (resetEntry, resetCode),
     ]
   }
+
+  /// Where kernels jump to in real mode that reset by the BIOS: F000:FFF0. Linux does under hardware-reduced ACPI, for
+  /// which it wants EFI's reset in place of the reset register.
+  static let resetEntry: UInt64 = 0xF_FFF0
+
+  /// Writes the reset register's value, and waits: MOV AL, n; OUT n, AL; HLT; JMP to the HLT.
+  private static let resetCode: [UInt8] = [
+    0xB0, ReducedPowerDevice.resetValue, 0xE6, UInt8(ReducedPowerDevice.resetPort), 0xF4, 0xEB, 0xFD,
+  ]
 
   /// The kernel's command line: as given, and where it turns ACPI off, with the devices that the tables would name
   /// (Linux, virtio_mmio.device=).

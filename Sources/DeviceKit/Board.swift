@@ -11,6 +11,8 @@ public enum MachineEvent: Sendable, Equatable {
   case reset
   /// The guest wrote this status to the exit device.
   case exit(UInt8)
+  /// The guest has come to where it wants its time told (`--timing`).
+  case marked
   /// The guest's kernel panicked (pvpanic).
   case panicked
   /// The HPET takes over (true) or gives back the 8254's interrupt (HPET 1.0a §2.3.5 legacy replacement).
@@ -103,12 +105,27 @@ public struct DeviceError: Error, Equatable, Sendable, CustomStringConvertible {
   public init(_ description: String) { self.description = description }
 }
 
+/// An fw_cfg item that is read where it is, such as a kernel: too big to be kept.
+public struct FirmwareSource: Sendable {
+  /// Bytes of the item.
+  public let count: Int
+  /// Fills the buffer from `offset`; false: it cannot be read. It is asked for nothing beyond the end.
+  public let read: @Sendable (_ offset: Int, _ buffer: UnsafeMutableRawBufferPointer) -> Bool
+
+  public init(count: Int, read: @escaping @Sendable (_ offset: Int, _ buffer: UnsafeMutableRawBufferPointer) -> Bool) {
+    self.count = count
+    self.read = read
+  }
+}
+
 /// What the board tells its firmware: fw_cfg items and files, and bytes of CMOS RAM. The devices that show them
 /// read them at reset, when all devices have been made.
 public final class FirmwareFiles: Sendable {
   public struct Contents: Sendable {
     /// Numbered items (fw_cfg selector keys below 0x20).
     public var items: [UInt16: [UInt8]] = [:]
+    /// More of them.
+    public var sources: [UInt16: FirmwareSource] = [:]
     /// Files by name, at most 55 characters.
     public var files: [String: [UInt8]] = [:]
     /// CMOS RAM registers (0x0E–0x7F) and their power-on values.
@@ -121,6 +138,7 @@ public final class FirmwareFiles: Sendable {
 
   public func add(_ name: String, _ bytes: [UInt8]) { contents.withLock { $0.files[name] = bytes } }
   public func add(item key: UInt16, _ bytes: [UInt8]) { contents.withLock { $0.items[key] = bytes } }
+  public func add(item key: UInt16, _ source: FirmwareSource) { contents.withLock { $0.sources[key] = source } }
   public func set(cmos register: UInt8, _ value: UInt8) { contents.withLock { $0.cmos[register] = value } }
   public var snapshot: Contents { contents.withLock { $0 } }
 }

@@ -4,15 +4,15 @@ import MachineModel
 extension VMRunCommand {
   /// What `--kernel`, `--initrd` and `--append` say; nil: none of them is there.
   func boot() throws(UsageError) -> BootSpec? {
-    let isGiven = kernel.kernel != nil || !kernel.initrd.isEmpty || kernel.append != nil || kernel.entry != nil
-    guard machine.mode == .pv else {
-      guard !isGiven else {
-        throw UsageError(
-          "--kernel, --initrd, --append and --entry go with --mode pv; in other modes firmware boots a disk")
+    guard let path = kernel.kernel else {
+      if machine.mode == .pv { return try diskBoot() }
+      let given = [("--initrd", !kernel.initrd.isEmpty), ("--append", kernel.append != nil)].first { $0.1 }
+      if let given { throw UsageError("\(given.0) goes with --kernel: give the kernel, too") }
+      guard kernel.entry == nil else {
+        throw UsageError("--entry: goes with --mode pv; in other modes the disk's own boot loader chooses")
       }
       return nil
     }
-    guard let path = kernel.kernel else { return try diskBoot() }
     guard kernel.entry == nil else {
       throw UsageError("--entry: chooses from a disk's boot configuration; leave it out, or --kernel")
     }

@@ -48,7 +48,10 @@ public struct VMRunCommand: ParsableCommand {
       images.isEmpty && disks.disk.isEmpty && disks.cdrom.isEmpty && disks.firmware == nil && machine.device.isEmpty
       && kernel.kernel == nil
     guard !isEmpty else {
-      throw UsageError("no disk image given; try 'vmrun disk.img' or 'vmrun --cdrom install.iso', or 'vmrun --help'")
+      // The discs of mode pv are not booted.
+      let ways = machine.mode == .pv ? "" : ", 'vmrun --cdrom install.iso'"
+      throw UsageError(
+        "no disk image given; try 'vmrun disk.img'\(ways) or 'vmrun --kernel vmlinuz', or 'vmrun --help'")
     }
     var spec = MachineSpec(
       mode: machine.mode, accelerator: machine.accel, cpus: try cpus(), cpu: try cpu(),

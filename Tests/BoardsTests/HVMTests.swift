@@ -317,6 +317,14 @@ final class StubModels: Sendable {
     #expect(contents.cmos[0x3D] == cmos)
   }
 
+  @Test func aKernelIsTheFirstBootChoice() throws {
+    var spec = MachineSpec(blocks: [BlockSpec(id: "disk0", path: "/")])
+    spec.boot = BootSpec(kernel: .path("k"))
+    let order = try #require(try firmware(spec).files["bootorder"])
+    #expect(
+      String(decoding: order, as: UTF8.self) == "/rom@genroms/vmrun-kernel.bin\n/pci@i0cf8/ide@1,1/drive@0/disk@0\0")
+  }
+
   @Test func bootIndexGoesBeforeTheOrder() throws {
     let spec = MachineSpec(
       blocks: ["disk0", "disk1", "disk2"].map { BlockSpec(id: $0, path: "/") },

@@ -186,7 +186,15 @@ import Testing
     }
     let machine = ReducedMachine(cpus: 64, slots: slots, serialPorts: Self.machine.serialPorts, pvpanicPort: 0x505)
     #expect(ReducedACPITables(machine).bytes.count <= MultiprocessorTable.address - ReducedACPITables.address)
-    #expect(MultiprocessorTable(machine).bytes.count <= 0x1_0000)
+    #expect(MultiprocessorTable(machine).bytes.count <= PV.resetEntry - MultiprocessorTable.address)
+  }
+
+  @Test func theBIOSEntryOfKernelsThatResetInRealModeWritesTheResetRegister() throws {
+    let tables = PV.tables(MachineSpec(mode: .pv, memory: 64 << 20))
+    let entry = try #require(tables.first { $0.address == 0xF_FFF0 })
+    // MOV AL, FEh; OUT 64h, AL; HLT.
+    #expect(entry.bytes.starts(with: [0xB0, 0xFE, 0xE6, 0x64, 0xF4]))
+    #expect(entry.bytes.count <= 16)
   }
 }
 

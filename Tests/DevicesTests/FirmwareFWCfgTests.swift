@@ -59,7 +59,8 @@ import Testing
     chip.select(6)
     _ = chip.readByte()
     var bytes = [UInt8](repeating: 0xEE, count: 5)
-    bytes.withUnsafeMutableBytes { chip.read(into: $0) }
+    let isRead = bytes.withUnsafeMutableBytes { chip.read(into: $0) }
+    #expect(isRead)
     #expect(bytes == [2, 3, 0, 0, 0])
   }
 }
@@ -116,6 +117,34 @@ import Testing
     try fake.board.memory.write(0x200, [UInt8](repeating: 0xEE, count: 8))
     #expect(try dma(0x0020_000A, 7, 0x200) == 0)
     #expect(try fake.board.memory.bytes(0x200, 8) == Array("hello".utf8) + [0, 0, 0xEE])
+  }
+
+  /// An item of ten bytes that are their offsets; from `end` on they cannot be read.
+  private func addSource(_ key: UInt16, readable end: Int = 10) {
+    fake.board.firmware.add(
+      item: key,
+      FirmwareSource(count: 10) { offset, buffer in
+        for index in buffer.indices { buffer[index] = UInt8(truncatingIfNeeded: offset + index) }
+        return offset + buffer.count <= end
+      })
+    device.reset()
+  }
+
+  @Test func readsItemsThatAreSomewhereElse() throws {
+    addSource(0x11)
+    fake.outw(0x510, 0x11)
+    #expect((0..<3).map { _ in fake.inb(0x511) } == [0, 1, 2])
+    #expect(try dma(0x4, 4, 0) == 0)
+    #expect(try dma(0x2, 5, 0x200) == 0)
+    #expect(try fake.board.memory.bytes(0x200, 5) == [7, 8, 9, 0, 0])
+    #expect(try dma(0x2, 1, 0x200) == 0)
+    #expect(fake.inb(0x511) == 0)
+  }
+
+  @Test func showsWhatTheHostCannotReadAsAnError() throws {
+    addSource(0x11, readable: 5)
+    #expect(try dma(0x0011_000A, 5, 0x200) == 0)
+    #expect(try dma(0x0011_000A, 6, 0x200) == 1)
   }
 
   @Test func skipsByDMAAndGoesOnFromThere() throws {

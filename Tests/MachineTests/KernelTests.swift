@@ -26,6 +26,62 @@ extension Machines {
       try await expectPass(guest(name, on: .soft))
     }
 
+    struct FirmwareStart: Sendable, CustomTestStringConvertible {
+      let mode: String
+      let engine: Engine
+      var testDescription: String { "\(mode) \(engine)" }
+
+      static let all = ["hvm", "pvhvm"].flatMap { mode in Engine.usable.map { FirmwareStart(mode: mode, engine: $0) } }
+    }
+
+    /// The guest resets once, and spoils itself before.
+    @Test(arguments: FirmwareStart.all) func firmwareStartsABzImageIn16BitModeAndAgainAtAReset(
+      _ row: FirmwareStart
+    ) async throws {
+      // The second begins on a multiple of four.
+      let contents = [[1, 2, 3, 4, 5], (0..<100_000).map { UInt8(truncatingIfNeeded: $0 &* 7) }]
+      let first = try TemporaryFile(contents[0])
+      let second = try TemporaryFile(contents[1])
+      let run = try await GuestRunner.run([
+        "--mode", row.mode, "--accel", row.engine.rawValue, "--net", "none", "--kernel",
+        try GuestRunner.guest("bzimage"), "--initrd", first.path, "--initrd", second.path, "--append",
+        "reset two=three",
+      ])
+      #expect(run.ending == .exited(0), "\(run.transcript)")
+      let said = lines(run.output)
+      #expect(said.contains("PASS bzimage") && !said.contains { $0.hasPrefix("FAIL") }, "\(run.transcript)")
+      #expect(said.count { $0 == "command line: reset two=three" } == 2, "\(run.transcript)")
+      let bytes = contents[0] + [0, 0, 0] + contents[1]
+      var sum: UInt32 = 0
+      for index in stride(from: 0, to: bytes.count, by: 4) {
+        for byte in 0..<4 { sum &+= UInt32(bytes[index + byte]) << UInt32(8 * byte) }
+      }
+      let expected = "ramdisk: \(hexadecimal(UInt32(bytes.count))) bytes, sum \(hexadecimal(sum))"
+      #expect(said.contains(expected), "\(run.transcript)")
+    }
+
+    @Test func aGuestMarksItsTime() async throws {
+      let kernel = try GuestRunner.guest("bzimage")
+      let run = try await GuestRunner.run(["--accel", "soft", "--net", "none", "--timing", "--kernel", kernel])
+      #expect(run.ending == .exited(0), "\(run.transcript)")
+      let steps = lines(run.error).filter { $0.hasPrefix("vmrun: timing:") }
+      #expect(steps.count { $0.hasSuffix("devices: the guest's mark 1") } == 1, "\(run.transcript)")
+    }
+
+    @Test(arguments: protocols) func firmwareStartsAKernelAsItsBootProtocolSays(_ name: String) async throws {
+      try await expectPass(guest(name, on: .soft) + ["--mode", "hvm"])
+    }
+
+    @Test(.enabled(if: Engine.kvm.isUsable, Engine.kvm.comment), arguments: protocols)
+    func firmwareStartsAKernelAsItsBootProtocolSaysOnKVM(_ name: String) async throws {
+      try await expectPass(guest(name, on: .kvm) + ["--mode", "pvhvm"])
+    }
+
+    private func hexadecimal(_ value: UInt32) -> String {
+      let digits = String(value, radix: 16, uppercase: true)
+      return String(repeating: "0", count: 8 - digits.count) + digits
+    }
+
     @Test func aResetLoadsTheKernelAgain() async throws {
       let kernel = try GuestRunner.guest("restart.elf")
       let run = try await GuestRunner.run(Self.arguments + ["--kernel", kernel])
@@ -80,6 +136,14 @@ extension Machines {
         arguments: ["--kernel", "-", "--initrd", "-"], says: "only one of --kernel and --initrd can be -", status: 64),
       Failure(arguments: ["--kernel", "-", "--serial", "stdio"], says: "standard input is also that of", status: 64),
       Failure(arguments: ["--append", "x"], says: "no disk image given", status: 64),
+      Failure(
+        arguments: ["--mode", "hvm", "-m", "4M", "--kernel", "KERNEL"],
+        says: "pvh.elf: the kernel needs 5 MiB of memory and the guest has 4: give it --memory 64M"),
+      Failure(
+        arguments: ["--mode", "pvhvm", "--kernel", "/etc/passwd"], says: "this is a text file, not a kernel"),
+      Failure(
+        arguments: ["--mode", "hvm", "-m", "5M", "--kernel", "BZIMAGE", "--initrd", "DISK"],
+        says: "ramdisk of 4 MiB does not fit into memory of 5 MiB beside the kernel: give it --memory 64M"),
       Failure(arguments: ["--kernel", "fd:x"], says: "must be a path, - for standard input, or fd:N", status: 64),
     ]
 
@@ -87,6 +151,7 @@ extension Machines {
       let options = try row.arguments.map { option in
         switch option {
         case "DISK": try GuestRunner.guest("test-disk.img")
+        case "BZIMAGE": try GuestRunner.guest("bzimage")
         case "KERNEL": try GuestRunner.guest("pvh.elf")
         default: option
         }

@@ -120,6 +120,10 @@ import struct X86.CPUModel
       $0.blocks = []
       $0.boot = BootSpec(kernel: .path("k"), ramdisks: [.path("i"), .descriptor(5)], arguments: "quiet")
     },
+    Case("--mode pvhvm --kernel k --initrd i --append quiet a.img") {
+      $0.mode = .pvhvm
+      $0.boot = BootSpec(kernel: .path("k"), ramdisks: [.path("i")], arguments: "quiet")
+    },
     Case("--mode pv --kernel - a.img") {
       $0.mode = .pv
       $0.boot = BootSpec(kernel: .standardInput)
@@ -141,26 +145,32 @@ import struct X86.CPUModel
 @Suite struct BadCommandLines {
   /// The command line and the one line that it is answered with, under status 64.
   @Test(arguments: [
-    ("", "no disk image given; try 'vmrun disk.img' or 'vmrun --cdrom install.iso', or 'vmrun --help'"),
-    ("--mode pv", "no disk image given; try 'vmrun disk.img' or 'vmrun --cdrom install.iso', or 'vmrun --help'"),
+    (
+      "",
+      "no disk image given; try 'vmrun disk.img', 'vmrun --cdrom install.iso' or 'vmrun --kernel vmlinuz', "
+        + "or 'vmrun --help'"
+    ),
+    (
+      "--mode pv",
+      "no disk image given; try 'vmrun disk.img' or 'vmrun --kernel vmlinuz', or 'vmrun --help'"
+    ),
     ("--mode pv --initrd i a.img", "--initrd goes with --kernel: give the kernel, too"),
     (
       "--mode pv --kernel k --entry 1 a.img",
       "--entry: chooses from a disk's boot configuration; leave it out, or --kernel"
     ),
+    ("--entry 1 a.img", "--entry: goes with --mode pv; in other modes the disk's own boot loader chooses"),
+    ("--initrd i a.img", "--initrd goes with --kernel: give the kernel, too"),
+    ("--mode pvhvm --append x a.img", "--append goes with --kernel: give the kernel, too"),
     (
-      "--entry 1 a.img",
-      "--kernel, --initrd, --append and --entry go with --mode pv; in other modes firmware boots a disk"
+      "--kernel k --entry 1",
+      "--entry: chooses from a disk's boot configuration; leave it out, or --kernel"
     ),
     ("--list-entries", "--list-entries: give the disk image"),
     ("--list-entries --kernel k a.img", "--list-entries: lists a disk's boot configuration; leave it out, or --kernel"),
     (
       "--mode pv --cdrom a.iso",
       "--mode pv: give a disk image whose kernel is started, or a kernel with --kernel"
-    ),
-    (
-      "--kernel k a.img",
-      "--kernel, --initrd, --append and --entry go with --mode pv; in other modes firmware boots a disk"
     ),
     (
       "--mode pv --kernel fd:2",

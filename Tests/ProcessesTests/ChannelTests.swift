@@ -82,7 +82,7 @@ private func isReadable(_ channel: Channel) -> Bool {
     (launcher, device) = try channels()
     let memory = try Descriptor.memory(named: "page", size: UInt64(MachinePage.size(vcpus: 1)))
     page = try MachinePage(memory, vcpus: 1, initialize: true)
-    events = ChannelEvents(socket: device.raw, page: page)
+    events = ChannelEvents(socket: device.raw, page: page, timing: nil)
   }
 
   private func received() -> [[UInt8]] {

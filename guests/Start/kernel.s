@@ -8,6 +8,35 @@
         .set    LINUX32, 5
         .set    LOAD, 0x100000
 
+# Keeps the registers as the loader left them; \r is the first letter of those that are as wide as the mode.
+.macro  SAVE    r
+        mov     %eax, state_eax
+        mov     %ebx, state_ebx
+        mov     %ecx, state_ecx
+        mov     %edx, state_edx
+        mov     %esi, state_esi
+        mov     %edi, state_edi
+        mov     %ebp, state_ebp
+        mov     %cs, state_cs
+        mov     %ds, state_ds
+        mov     %es, state_es
+        mov     %ss, state_ss
+        str     state_tr
+        mov     %cr0, %\r\()ax
+        mov     %eax, state_cr0
+        mov     %cr3, %\r\()ax
+        mov     %eax, state_cr3
+        mov     %cr4, %\r\()ax
+        mov     %eax, state_cr4
+        mov     $stack_end, %\r\()sp
+        pushf
+        pop     %\r\()ax
+        mov     %eax, state_eflags
+        mov     $0xC0000080, %ecx               # IA32_EFER
+        rdmsr
+        mov     %eax, state_efer
+.endm
+
         .section .image, "awx"
 image:  .incbin "image.bin"
         .balign 4
@@ -36,31 +65,7 @@ header_end:
         .if     PROTOCOL == LINUX64
         .code64
 entry:  mov     %rsi, state_rsi
-        mov     %eax, state_eax
-        mov     %ebx, state_ebx
-        mov     %ecx, state_ecx
-        mov     %edx, state_edx
-        mov     %esi, state_esi
-        mov     %edi, state_edi
-        mov     %ebp, state_ebp
-        mov     %cs, state_cs
-        mov     %ds, state_ds
-        mov     %es, state_es
-        mov     %ss, state_ss
-        str     state_tr
-        mov     %cr0, %rax
-        mov     %eax, state_cr0
-        mov     %cr3, %rax
-        mov     %eax, state_cr3
-        mov     %cr4, %rax
-        mov     %eax, state_cr4
-        mov     $stack_end, %rsp
-        pushfq
-        pop     %rax
-        mov     %eax, state_eflags
-        mov     $0xC0000080, %ecx               # IA32_EFER
-        rdmsr
-        mov     %eax, state_efer
+        SAVE    r
         # Down to 32-bit mode, by a descriptor of our own.
         lgdt    gdtr
         push    $0x08
@@ -81,31 +86,7 @@ compatible:
         wrmsr
         .else
         .code32
-entry:  mov     %eax, state_eax
-        mov     %ebx, state_ebx
-        mov     %ecx, state_ecx
-        mov     %edx, state_edx
-        mov     %esi, state_esi
-        mov     %edi, state_edi
-        mov     %ebp, state_ebp
-        mov     %cs, state_cs
-        mov     %ds, state_ds
-        mov     %es, state_es
-        mov     %ss, state_ss
-        str     state_tr
-        mov     %cr0, %eax
-        mov     %eax, state_cr0
-        mov     %cr3, %eax
-        mov     %eax, state_cr3
-        mov     %cr4, %eax
-        mov     %eax, state_cr4
-        mov     $stack_end, %esp
-        pushf
-        pop     %eax
-        mov     %eax, state_eflags
-        mov     $0xC0000080, %ecx
-        rdmsr
-        mov     %eax, state_efer
+entry:  SAVE    e
         .endif
         movl    $PROTOCOL, state_protocol
         cld

@@ -19,6 +19,8 @@ public struct BootMachine: Sendable {
   /// The kernel's command line.
   public var arguments: String
   public var ramdisks: [Ramdisk]
+  /// Bytes at the end of the RAM below 4 GiB that firmware keeps.
+  public private(set) var reserved: UInt64 = 0
 
   /// Where a machine without firmware keeps its tables: the memory map has it as reserved.
   public static let tableSpace: Range<UInt64> = 0xE_0000..<LowMemory.megabyte
@@ -44,8 +46,25 @@ public struct BootMachine: Sendable {
     self.ramdisks = ramdisks
   }
 
-  /// End of the RAM below 4 GiB.
-  var lowMemory: UInt64 { ram.first?.upperBound ?? 0 }
+  /// End of the RAM below 4 GiB that a kernel may use from the start.
+  var lowMemory: UInt64 {
+    let end = ram.first?.upperBound ?? 0
+    return end - min(end, reserved)
+  }
+  /// Leaves that much at the end of the RAM below 4 GiB to firmware, which loads nothing above it either.
+  mutating func reserve(_ size: UInt64) {
+    reserved = size
+    let end = ram.first?.upperBound ?? 0
+    ram = Array(ram.prefix(1))
+    memoryMap = memoryMap.flatMap { entry in
+      guard entry.kind == .ram, entry.base + entry.size == end, entry.size > size else { return [entry] }
+      return [
+        PCMemoryLayout.E820Entry(base: entry.base, size: entry.size - size, kind: .ram),
+        PCMemoryLayout.E820Entry(base: end - size, size: size, kind: .reserved),
+      ]
+    }
+  }
+
   /// Bytes of all initial ramdisks one behind the other, each on a multiple of four (initramfs buffer format).
   var joinedRamdisks: UInt64 {
     ramdisks.enumerated().reduce(0) { end, ramdisk in Self.aligned(end, 4) &+ ramdisk.element.size }
@@ -58,9 +77,10 @@ public struct BootMachine: Sendable {
   /// Refuses a kernel for which the guest has too little memory below 4 GiB.
   func require(_ end: UInt64) throws(BootError) {
     guard end > lowMemory else { return }
+    let (needed, memory) = (end &+ reserved, lowMemory &+ reserved)
     throw BootError(
-      "the kernel needs \(Self.mebibytes(end)) MiB of memory and the guest has \(lowMemory >> 20): "
-        + Self.advice(end))
+      "the kernel needs \(Self.mebibytes(needed)) MiB of memory and the guest has \(memory >> 20): "
+        + Self.advice(needed))
   }
 
   /// The option that gives the guest `end` bytes below 4 GiB, and some for its work.
@@ -86,7 +106,9 @@ public struct BootMachine: Sendable {
     let needed = first &+ Self.aligned(size, 4096)
     let text = "the initial ramdisk of \(Self.mebibytes(size)) MiB does not fit into memory"
     if limit < needed { throw BootError("\(text): the kernel takes it only below \(limit >> 20) MiB") }
-    throw BootError("\(text) of \(lowMemory >> 20) MiB beside the kernel: \(Self.advice(needed))")
+    throw BootError(
+      "\(text) of \((lowMemory + reserved) >> 20) MiB beside the kernel: "
+        + Self.advice(needed &+ reserved))
   }
 
   /// The ACPI root pointer structure, where it stands in the tables.

@@ -56,7 +56,7 @@ struct LinuxKernel: Sendable {
   }
 
   /// Below 4 GiB, whatever the header says.
-  private var loadAddress: UInt64 {
+  var loadAddress: UInt64 {
     guard preferredAddress >= LowMemory.megabyte, preferredAddress < PCMemoryLayout.maximumLowMemory else {
       return LowMemory.megabyte
     }

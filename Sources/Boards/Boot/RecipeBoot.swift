@@ -1,10 +1,14 @@
 import MachineModel
 
 extension Recipe {
-  /// The machine as a boot protocol describes it to a kernel; nil: firmware starts the machine.
+  /// The machine as a boot protocol describes it to a kernel. Where firmware starts the machine, it says the rest.
   /// - Parameter arguments: the kernel's command line, to which the board may add.
-  public static func bootMachine(_ spec: MachineSpec, arguments: String) throws(BoardError) -> BootMachine? {
-    guard spec.mode == .pv else { return nil }
+  public static func bootMachine(_ spec: MachineSpec, arguments: String) throws(BoardError) -> BootMachine {
+    guard spec.mode == .pv else {
+      var machine = BootMachine(layout: try layout(spec), arguments: arguments)
+      machine.reserve(FirmwareKernel.firmwareMemory)
+      return machine
+    }
     return BootMachine(
       layout: try layout(spec), tables: PV.tables(spec).map { BootPlan.Load($0.bytes, at: $0.address) },
       rootPointer: PV.rootPointer, arguments: PV.arguments(arguments, spec))

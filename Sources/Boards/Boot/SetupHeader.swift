@@ -51,6 +51,7 @@ struct SetupHeader: Sendable {
 
   static let signature: UInt32 = 0x5372_6448  // "HdrS"
   private static let loadedHigh: UInt8 = 1 << 0
+  private static let canUseHeap: UInt8 = 1 << 7
   private static let undefinedLoader: UInt8 = 0xFF
 
   /// The first bytes of the file, up to `Field.limit`.
@@ -80,12 +81,35 @@ struct SetupHeader: Sendable {
   var isLoadedHigh: Bool { fields.integer(Field.loadFlags, as: UInt8.self) & Self.loadedHigh != 0 }
   /// Longest command line, without its zero.
   var commandLineLimit: Int { Int(fields.integer(Field.commandLineSize, as: UInt32.self)) }
+  /// Last address that a ramdisk may use.
+  var highestRamdisk: UInt64 { UInt64(fields.integer(Field.ramdiskAddressMaximum, as: UInt32.self)) }
   var isRelocatable: Bool { fields.integer(Field.relocatable, as: UInt8.self) != 0 }
   var alignment: UInt64 { UInt64(fields.integer(Field.kernelAlignment, as: UInt32.self)) }
   var has64BitEntry: Bool { version >= 0x020C && loadFlags64 & LoadFlags64.has64BitEntry != 0 }
   /// Whether ramdisk and command line may be above 4 GiB.
   var takesHighRamdisk: Bool { version >= 0x020C && loadFlags64 & LoadFlags64.canBeLoadedAbove4G != 0 }
   private var loadFlags64: UInt16 { fields.integer(Field.loadFlags64) }
+
+  /// Fills in the header in the setup code, which carries it to the kernel where that starts in real mode (boot.rst §1.3).
+  /// - Parameters:
+  ///   - heapEnd: of the setup code's heap, behind its start.
+  ///   - ramdisk: empty where there is none.
+  static func complete(
+    _ setup: inout [UInt8], code32: UInt32, heapEnd: UInt16, commandLine: UInt32, ramdisk: Range<UInt64>
+  ) {
+    func put<Value: FixedWidthInteger>(_ offset: Int, _ value: Value) {
+      let bytes = value.littleEndianBytes
+      guard offset <= setup.count - bytes.count else { return }
+      setup.replaceSubrange(offset..<offset + bytes.count, with: bytes)
+    }
+    put(Field.typeOfLoader, undefinedLoader)
+    put(Field.loadFlags, setup[Field.loadFlags] | canUseHeap)
+    put(Field.code32Start, code32)
+    put(Field.heapEnd, heapEnd &- 0x200)
+    put(Field.commandLine, commandLine)
+    put(Field.ramdiskImage, UInt32(truncatingIfNeeded: ramdisk.isEmpty ? 0 : ramdisk.lowerBound))
+    put(Field.ramdiskSize, UInt32(truncatingIfNeeded: ramdisk.count))
+  }
 
   /// The boot parameters, the command line and the ramdisks.
   /// - Parameter kernel: guest memory that the kernel uses before it looks at the memory map.
@@ -104,9 +128,8 @@ struct SetupHeader: Sendable {
     var loads: [BootPlan.Load] = []
     let size = machine.joinedRamdisks
     if size > 0 {
-      let highest = UInt64(fields.integer(Field.ramdiskAddressMaximum, as: UInt32.self))
       let address = try machine.placeRamdisk(
-        size, from: kernel.upperBound, below: highest &+ 1, mayBeHigh: takesHighRamdisk)
+        size, from: kernel.upperBound, below: highestRamdisk &+ 1, mayBeHigh: takesHighRamdisk)
       put(Field.ramdiskImage, UInt32(truncatingIfNeeded: address))
       put(ZeroPage.ramdiskImageHigh, UInt32(truncatingIfNeeded: address >> 32))
       put(Field.ramdiskSize, UInt32(truncatingIfNeeded: size))

@@ -1,3 +1,5 @@
+import DeviceKit
+
 /// The selector, data and DMA logic of QEMU's firmware configuration device ("QEMU Firmware Configuration
 /// (fw_cfg) Device", docs/specs/fw_cfg). Every item is read-only.
 struct FWCfg: Sendable {
@@ -48,12 +50,19 @@ struct FWCfg: Sendable {
   static let nameSize = 56
 
   private var items: [UInt16: [UInt8]]
+  private let sources: [UInt16: FirmwareSource]
   private var item: [UInt8] = []
+  /// The selected item, where it is one of `sources`.
+  private var source: FirmwareSource?
   private var offset = 0
+  private var count: Int { source?.count ?? item.count }
 
-  /// `items` by key, `files` by name. A name that does not fit the directory is left out.
-  init(items: [UInt16: [UInt8]] = [:], files: [String: [UInt8]] = [:]) {
+  /// `items` and `sources` by key, `files` by name. A name that does not fit the directory is left out.
+  init(
+    items: [UInt16: [UInt8]] = [:], sources: [UInt16: FirmwareSource] = [:], files: [String: [UInt8]] = [:]
+  ) {
     self.items = items
+    self.sources = sources
     self.items[Key.signature] = Self.signature
     self.items[Key.identifier] = Self.littleEndian(Feature.traditional | Feature.dma)
     let named = files.filter { $0.key.utf8.count < Self.nameSize && $0.value.count <= Int(UInt32.max) }
@@ -75,25 +84,35 @@ struct FWCfg: Sendable {
 
   /// A write of the selector register: the item's first byte is next. An item that does not exist is empty.
   mutating func select(_ key: UInt16) {
-    item = items[key & (Key.numberMask | Key.architecture)] ?? []
+    let key = key & (Key.numberMask | Key.architecture)
+    source = sources[key]
+    item = items[key] ?? []
     offset = 0
   }
 
   /// A read of the data register: the next byte of the selected item, zero beyond its end.
   mutating func readByte() -> UInt8 {
-    guard offset < item.count else { return 0 }
+    guard offset < count else { return 0 }
     defer { offset += 1 }
-    return item[offset]
+    guard let source else { return item[offset] }
+    var byte: UInt8 = 0
+    _ = withUnsafeMutableBytes(of: &byte) { source.read(offset, $0) }
+    return byte
   }
 
-  /// `buffer.count` reads of the data register.
-  mutating func read(into buffer: UnsafeMutableRawBufferPointer) {
-    let count = min(buffer.count, item.count - offset)
-    item[offset..<offset + count].withUnsafeBytes { source in
-      UnsafeMutableRawBufferPointer(rebasing: buffer[..<count]).copyMemory(from: source)
+  /// `buffer.count` reads of the data register. False: the host could not read the item.
+  mutating func read(into buffer: UnsafeMutableRawBufferPointer) -> Bool {
+    let count = min(buffer.count, count - offset)
+    let target = UnsafeMutableRawBufferPointer(rebasing: buffer[..<count])
+    var isRead = true
+    if let source {
+      if count > 0 { isRead = source.read(offset, target) }
+    } else {
+      item[offset..<offset + count].withUnsafeBytes { target.copyMemory(from: $0) }
     }
     offset += count
     UnsafeMutableRawBufferPointer(rebasing: buffer[count...]).initializeMemory(as: UInt8.self, repeating: 0)
+    return isRead
   }
 
   /// Carries out the select and skip of a DMA descriptor and says what is left to move.
@@ -103,7 +122,7 @@ struct FWCfg: Sendable {
     // Read wins over write and write over skip where a guest sets several.
     if control.contains(.read) { return .read(count: Int(length)) }
     if control.contains(.write) { return .refused }
-    if control.contains(.skip) { offset += min(Int(length), item.count - offset) }
+    if control.contains(.skip) { offset += min(Int(length), count - offset) }
     return .none
   }
 

@@ -41,7 +41,7 @@ final class FWCfgDevice: Device, @unchecked Sendable {
 
   override func reset() {
     let contents = firmware.snapshot
-    state.withLock { $0 = State(chip: FWCfg(items: contents.items, files: contents.files)) }
+    state.withLock { $0 = State(chip: FWCfg(items: contents.items, sources: contents.sources, files: contents.files)) }
   }
 
   override func read(region: Int, offset: UInt64, width: AccessWidth) -> UInt64 {
@@ -56,7 +56,7 @@ final class FWCfgDevice: Device, @unchecked Sendable {
     guard region == Region.selector, offset == 1, width == .byte else {
       return super.readString(region: region, offset: offset, width: width, into: buffer)
     }
-    state.withLock { $0.chip.read(into: buffer) }
+    _ = state.withLock { $0.chip.read(into: buffer) }
   }
 
   override func write(region: Int, offset: UInt64, width: AccessWidth, value: UInt64) {
@@ -89,7 +89,7 @@ final class FWCfgDevice: Device, @unchecked Sendable {
       case .refused: control = .error
       case .read(let count):
         // Nothing is moved unless the whole target is RAM, so the work is bounded by the size of RAM.
-        for segment in try memory.segments(address, count) { chip.read(into: segment) }
+        for segment in try memory.segments(address, count) where !chip.read(into: segment) { control = .error }
       }
     } catch {
       control = .error

@@ -39,7 +39,7 @@ public final class Port92: Device, @unchecked Sendable {
   }
 }
 
-/// Ends the machine with the status that the guest writes.
+/// Ends the machine with the status that the guest writes. A read changes nothing; it marks the moment for `--timing`.
 public final class ExitDevice: Device, @unchecked Sendable {
   private let events: any MachineEvents
 
@@ -49,12 +49,17 @@ public final class ExitDevice: Device, @unchecked Sendable {
     try board.claim(ports: base, 4, for: self)
   }
 
+  public override func read(region: Int, offset: UInt64, width: AccessWidth) -> UInt64 {
+    events.post(.marked)
+    return super.read(region: region, offset: offset, width: width)
+  }
+
   public override func write(region: Int, offset: UInt64, width: AccessWidth, value: UInt64) {
     events.post(.exit(UInt8(truncatingIfNeeded: value)))
   }
 
   public static let model = DeviceModel(
-    name: "exit", summary: "ends vmrun with the status the guest writes", bus: .isa,
+    name: "exit", summary: "ends vmrun with the status the guest writes; a read marks the time", bus: .isa,
     options: [OptionSpec("iobase", .integer(0...0xFFFC), default: .integer(0xF4), "first of its four I/O ports")]
   ) { (id, properties, board) throws(DeviceError) in
     try ExitDevice(id: id, base: properties.integer("iobase") ?? 0xF4, board: board)

@@ -54,6 +54,8 @@ private final class DeviceMachine: Sendable {
   private let deviceMemory: Mapping
   private let timers: TimerThread
   private let boot: DirectBoot?
+  private let firmware: FirmwareFiles
+  private let firmwareKernel: FirmwareKernel?
 
   /// How long the host may take to accept what serial ports still hold at the end.
   private static let outputGrace: UInt64 = 1_000_000_000
@@ -102,7 +104,7 @@ private final class DeviceMachine: Sendable {
         host: ramBase + Int(region.fileOffset))
     }
     self.channel = channel
-    events = ChannelEvents(socket: channel.raw, page: page)
+    events = ChannelEvents(socket: channel.raw, page: page, timing: timing)
     let workers = WorkerThreads(channel: channel, page: page, spin: handoff.spin)
     let guestMemory = GuestMemory(regions)
     let board = Board(
@@ -111,6 +113,9 @@ private final class DeviceMachine: Sendable {
       resources: resources, workers: workers, deviceMemory: deviceMemory.bytes)
     ports = board.ports
     mmio = board.mmio
+    firmware = board.firmware
+    firmwareKernel = try Self.firmwareKernel(handoff, resources)
+    try firmwareKernel?.offer(to: firmware)
     devices = try Recipe.assemble(handoff.spec, registry: catalog, on: board)
     timing?.step("devices made")
     boot = try Self.boot(handoff, resources, memory: guestMemory)
@@ -130,12 +135,21 @@ private final class DeviceMachine: Sendable {
     try self.channel.send(.ready, Array(missing.joined(separator: "\n").utf8))
   }
 
+  /// The kernel that firmware is to start.
+  private static func firmwareKernel(_ handoff: Handoff, _ resources: DeviceResources) throws -> FirmwareKernel? {
+    let spec = handoff.spec
+    guard spec.mode != .pv, handoff.boot?.hasKernel == true, let kernel = resources.bootFiles.first else { return nil }
+    return FirmwareKernel(
+      kernel: kernel, ramdisks: Array(resources.bootFiles.dropFirst()),
+      machine: try Recipe.bootMachine(spec, arguments: spec.boot?.arguments ?? ""))
+  }
+
   /// The kernel to be loaded; nil: firmware starts the machine.
   private static func boot(_ handoff: Handoff, _ resources: DeviceResources, memory: GuestMemory) throws -> DirectBoot?
   {
     let spec = handoff.spec
-    guard let boot = handoff.boot, let machine = try Recipe.bootMachine(spec, arguments: spec.boot?.arguments ?? "")
-    else { return nil }
+    guard spec.mode == .pv, let boot = handoff.boot else { return nil }
+    let machine = try Recipe.bootMachine(spec, arguments: spec.boot?.arguments ?? "")
     if boot.hasKernel, let kernel = resources.bootFiles.first {
       let loader = KernelLoader(
         kernel: kernel, ramdisks: Array(resources.bootFiles.dropFirst()), machine: machine, unpacks: boot.unpacks)
@@ -203,8 +217,10 @@ private final class DeviceMachine: Sendable {
       switch message {
       case .reset:
         events.machineResets()
-        for device in devices { device.reset() }
         do {
+          // Its files may have changed.
+          try firmwareKernel?.offer(to: firmware)
+          for device in devices { device.reset() }
           try boot?.load(isFresh: false, channel: channel)
         } catch {
           try? channel.send(.failed, Array("\(error)".utf8))

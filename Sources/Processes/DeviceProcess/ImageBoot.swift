@@ -39,9 +39,7 @@ struct ImageBoot: Sendable {
     _ kernel: KernelFile, _ ramdisks: [KernelFile], _ arguments: String
   ) throws(BootImageError) -> KernelLoader {
     do {
-      guard let machine = try Recipe.bootMachine(spec, arguments: arguments) else {
-        throw BootImageError(.unsupported, "only --mode pv starts the kernel of a disk image")
-      }
+      let machine = try Recipe.bootMachine(spec, arguments: arguments)
       return KernelLoader(kernel: kernel, ramdisks: ramdisks, machine: machine, unpacks: unpacks)
     } catch { throw BootImageError(.unsupported, "\(error)") }
   }

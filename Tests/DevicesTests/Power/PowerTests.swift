@@ -143,6 +143,13 @@ private struct Power {
     #expect(fake.events.take() == [.reset])
   }
 
+  @Test func readingTheExitDeviceMarksTheMomentAndNoMore() throws {
+    let fake = FakeBoard()
+    _ = try ExitDevice.model.make("exit", Properties([:]), fake.board)
+    #expect(fake.inb(0xF4) == 0xFF)
+    #expect(fake.events.take() == [.marked])
+  }
+
   @Test func theExitDeviceTakesTheLowByteOfAnyWidth() throws {
     let fake = FakeBoard()
     _ = try ExitDevice.model.make("exit", Properties([:]), fake.board)
