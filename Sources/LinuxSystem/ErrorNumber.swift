@@ -6,6 +6,7 @@ public enum ErrorNumber {
   public static let addressInUse = EADDRINUSE
   public static let addressNotAvailable = EADDRNOTAVAIL
   public static let again = EAGAIN
+  public static let badDescriptorState = EBADFD
   public static let brokenPipe = EPIPE
   public static let busy = EBUSY
   public static let connectionRefused = ECONNREFUSED

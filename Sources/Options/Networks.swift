@@ -104,8 +104,12 @@ extension VMRunCommand {
     let network = UnixNetwork(
       kind: properties.string("type").flatMap(UnixNetwork.Kind.init) ?? .stream, path: path,
       listens: properties.boolean("listen"), local: properties.string("local"))
-    guard network.local == nil || network.kind == .dgram && !network.listens else {
-      throw UsageError("--net", text, "local is the own address of type=dgram without listen=on")
+    guard network.kind == .stream || !network.listens else {
+      throw UsageError(
+        "--net", text, "listen=on is for type=stream; with type=dgram each side has local= and the other's path=")
+    }
+    guard network.local == nil || network.kind == .dgram else {
+      throw UsageError("--net", text, "local is the own address of type=dgram")
     }
     return network
   }

@@ -43,11 +43,18 @@ extension Machines {
       }
     }
 
-    @Test(arguments: ["stream", "dgram"]) func guestsOnOneUnixSocketPingEachOther(_ type: String) async throws {
-      let socket = try TemporaryFile().path + ".wire"
-      let listener = ["--net", "unix,type=\(type),path=\(socket),listen=on"]
-      try await Self.boot(listener) { first in
-        try await Self.boot(["--net", "unix,type=\(type),path=\(socket)"]) { second in
+    /// One guest's end of the wire and the other's.
+    @Test(arguments: [
+      ("unix,path=%first,listen=on", "unix,path=%first"),
+      ("unix,type=dgram,local=%first,path=%second", "unix,type=dgram,local=%second,path=%first"),
+    ])
+    func guestsOnOneUnixSocketPingEachOther(_ ends: (first: String, second: String)) async throws {
+      let wire = try TemporaryFile().path
+      func end(_ option: String) -> [String] {
+        ["--net", option.replacing("%first", with: wire + ".first").replacing("%second", with: wire + ".second")]
+      }
+      try await Self.boot(end(ends.first)) { first in
+        try await Self.boot(end(ends.second)) { second in
           for (number, run) in [first, second].enumerated() {
             try await Self.command(
               run, "ip addr add 192.168.7.\(number + 1)/24 dev eth0 && ip link set eth0 up && echo has $?", "has 0")

@@ -72,7 +72,7 @@ extension Machines {
       let sector = 20 + round * 7919 % 400
       let output = try await GuestRunner.run(Machines.arguments("diskwriter.rom", image.path)) { run in
         let devices = try await run.deviceProcess()
-        try await run.wait(for: "flushed \(sector) 1", seconds: 60)
+        try await run.wait(for: "flushed \(sector) 1", seconds: 240)
         signalProcess(devices, SignalNumber.kill)
         try await run.allEnd()
         #expect(run.ending == .exited(125), "\(run.transcript)")

@@ -78,9 +78,11 @@ extension Machines {
       let path = "/dev/virtio-ports/org.example.port"
       try port.send("to the guest\n")
       #expect(try await shell.run("head -n1 \(path)") == "to the guest")
-      _ = try await shell.run("seq 1 100000 > \(path)")
+      // The guest waits where nobody reads.
+      let writer = Task { try await shell.run("seq 1 100000 > \(path)") }
       let numbers = try await port.receive(until: "\n100000\n")
       #expect(lines(numbers) == (1...100_000).map(String.init))
+      _ = try await writer.value
     }
 
     /// A guest in Perl that sends back in upper case what it is sent.

@@ -88,8 +88,10 @@ import Testing
     ("tap,fd=2", "open descriptors above 2"), ("tap,fd=3:3", "open descriptors above 2"),
     ("tap,fd=x", "open descriptors above 2"), ("tap,fd=3,queues=1", "goes with ifname"),
     ("unix", "needs path=PATH"), ("unix,path=s,type=seqpacket", "stream or dgram"),
-    ("unix,path=s,local=t", "type=dgram without listen=on"),
-    ("unix,path=s,type=dgram,listen=on,local=t", "type=dgram without listen=on"),
+    ("unix,path=s,local=t", "own address of type=dgram"),
+    ("unix,path=s,listen=on,local=t", "own address of type=dgram"),
+    ("unix,path=s,type=dgram,listen=on", "listen=on is for type=stream"),
+    ("unix,path=s,type=dgram,listen=on,local=t", "listen=on is for type=stream"),
   ])
   func aWrongNetworkIsAUsageErrorThatSaysWhatToWrite(_ options: String, _ advice: String) {
     guard case .failure(let status, let message) = request("a.img --net \(options)") else {

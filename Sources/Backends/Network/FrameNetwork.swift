@@ -175,6 +175,8 @@ extension FrameNetwork {
           if arrivals.isBroken { lose("its peer sends what are no frames", receiver) }
         case .again: break
         case .closed: lose(nil, receiver)
+        // What a TAP queue says whose interface was removed.
+        case .failed(ErrorNumber.badDescriptorState): lose("its interface is gone", receiver)
         case .failed(let errno): lose("\(SystemError("read", errno: errno))", receiver)
         }
       }

@@ -212,7 +212,7 @@ public final class VirtioConsole: VirtioDevice, @unchecked Sendable {
       OptionSpec("max-ports", .integer(1...31), default: .integer(8), "ports that can be plugged into it"),
       OptionSpec(
         "rows-first", .boolean, default: .boolean(false),
-        "tell a terminal's size as Linux before 6.15 takes it: rows before columns"),
+        "tell a terminal's size as old Linux takes it, most before 6.15: rows before columns"),
     ]
   ) { (id, properties, board) throws(DeviceError) in
     let device = try VirtioConsole(
