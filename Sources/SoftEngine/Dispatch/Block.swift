@@ -3,7 +3,8 @@ import X86
 
 /// Straight-line code as micro-operations: up to a branch, the page's end or `maximum` instructions. It does not depend on
 /// where the page is mapped.
-// Safety: blocks are allocated and freed by BlockCache only; a dead one is freed when no operation is being executed.
+// Safety: blocks are allocated and freed by BlockCache only; a dead one is freed when no operation is being executed and
+// no jump cache leads to it.
 struct Block {
   static let maximum = 64
   /// Entered so often, it is translated: code that is executed a few times is not worth it.
@@ -16,10 +17,9 @@ struct Block {
   let secondPage: UInt64
   let mode: UInt8
   var isDead = false
-  /// Bytes of `code` on the second page.
-  private let tailCount: UInt8
-  private let lengthCount: UInt16
-  private let operationCount16: UInt16
+  private let storedTail: UInt8
+  private let storedLength: UInt16
+  private let storedOperationCount: UInt16
   /// Where its translation is in `NativeCode`, or `notTranslated`.
   var native = Self.notTranslated
   /// Where in the translation each operation begins.
@@ -34,24 +34,24 @@ struct Block {
     self.physical = physical
     self.secondPage = secondPage
     self.mode = mode
-    operationCount16 = UInt16(clamping: operationCount)
+    storedOperationCount = UInt16(clamping: operationCount)
     self.code = code
-    lengthCount = UInt16(clamping: length)
-    tailCount = UInt8(clamping: tail)
+    storedLength = UInt16(clamping: length)
+    storedTail = UInt8(clamping: tail)
   }
 
-  var operationCount: Int { Int(operationCount16) }
+  var operationCount: Int { Int(storedOperationCount) }
   /// Bytes of `code` on the first page, and on the second.
-  var length: Int { Int(lengthCount) }
-  var tail: Int { Int(tailCount) }
+  var length: Int { Int(storedLength) }
+  var tail: Int { Int(storedTail) }
 
   static let noPage = UInt64.max
   static let notTranslated: Int32 = -1
 }
 
 extension UnsafeMutablePointer where Pointee == Block {
-  /// Where the operations are from the block on.
-  static var operationsOffset: Int { 64 }
+  /// Where the operations are from the block on: at the next line of the host's cache.
+  static var operationsOffset: Int { (MemoryLayout<Block>.size + 63) & ~63 }
 
   // Safety: `Lowering.makeBlock` allocates both together.
   @inline(__always) var operations: UnsafeMutablePointer<soft_op> {
