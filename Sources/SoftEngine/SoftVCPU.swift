@@ -315,7 +315,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   private func remember(_ block: UnsafeMutablePointer<Block>, link: MicroOp?, from source: UnsafeMutableRawPointer?) {
     let target = UnsafePointer(block.operations)
     if let link, let source {
-      // Dead blocks have just been freed, but only those that attention told of, and `link` is set after that.
+      // Where a block died since `link` was set, which attention tells, there is none by now; so `source` lives.
       let from = source.assumingMemoryBound(to: Block.self)
       if state.pointee.code_changed == 0, UInt64(bitPattern: link.pointee.imm) == block.pointee.physical & 4095,
         from.pointee.physical >> 12 == block.pointee.physical >> 12,
