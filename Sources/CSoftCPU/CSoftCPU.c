@@ -3,14 +3,16 @@
 #include <cpuid.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 soft_code_page *soft_make_code_pages(size_t count) { return calloc(count, sizeof(soft_code_page)); }
 
 void soft_free_code_pages(soft_code_page *pages) { free(pages); }
 
+// Whole pages: an entry lies in one line of the host's cache.
 static void *make_table(size_t count, size_t size) {
-  void *table = calloc(count, size);
-  if (table == NULL) abort();
+  void *table = mmap(NULL, count * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (table == MAP_FAILED) abort();
   return table;
 }
 
@@ -18,10 +20,9 @@ soft_tlb_entry *soft_make_tlb(size_t count) { return make_table(count, sizeof(so
 
 soft_jump *soft_make_jumps(size_t count) { return make_table(count, sizeof(soft_jump)); }
 
-void soft_free_tables(soft_tlb_entry *tlb, soft_jump *jumps) {
-  free(tlb);
-  free(jumps);
-}
+void soft_free_tlb(soft_tlb_entry *tlb, size_t count) { munmap(tlb, count * sizeof(soft_tlb_entry)); }
+
+void soft_free_jumps(soft_jump *jumps, size_t count) { munmap(jumps, count * sizeof(soft_jump)); }
 
 uint8_t soft_equal_lines(const void *a, const void *b, uint64_t lines) {
   for (; lines != 0; lines &= lines - 1) {

@@ -59,7 +59,8 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     if let single { BlockCache.free(single) }
     context.pointee.blocks.deallocate(state)
     context.pointee.map.deallocate()
-    soft_free_tables(context.pointee.tlb, context.pointee.jumps)
+    soft_free_tlb(context.pointee.tlb, TLB.count * TLB.sets)
+    soft_free_jumps(context.pointee.jumps, JumpCache.count * 2)
     context.pointee.codeTLB.deallocate()
     context.pointee.code.deallocate()
     context.pointee.transfer.deallocate()
@@ -312,11 +313,11 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   }
 
   /// Makes the block easier to find the next time.
-  private func remember(_ block: UnsafeMutablePointer<Block>, link: MicroOp?, from source: UnsafeMutableRawPointer?) {
+  private func remember(_ block: UnsafeMutablePointer<Block>, link: MicroOp?, from source: MicroOp?) {
     let target = UnsafePointer(block.operations)
     if let link, let source {
       // Where a block died since `link` was set, which attention tells, there is none by now; so `source` lives.
-      let from = source.assumingMemoryBound(to: Block.self)
+      let from = Block.of(source)
       if state.pointee.code_changed == 0, UInt64(bitPattern: link.pointee.imm) == block.pointee.physical & 4095,
         from.pointee.physical >> 12 == block.pointee.physical >> 12,
         from.pointee.secondPage == Block.noPage, block.pointee.secondPage == Block.noPage,
@@ -330,6 +331,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     entry.pointee.tag = rip ^ state.pointee.jump_tag
     entry.pointee.target = target
     entry.pointee.code_page = state.pointee.code_page
+    entry.pointee.native = UnsafeRawPointer(context.pointee.native?.entry(of: block))
   }
 
   /// Why the interpreter returned: an exit, or nil to go on.
@@ -467,6 +469,6 @@ private func executeSingle(_ state: State, _ block: UnsafeMutablePointer<Block>)
   state.pointee.leave = LeaveReason.dispatch
   // Its last jump, if it has one, is not linked and leaves; the next block finds attention.
   soft_request_attention(state, Attention.code)
-  state.pointee.block = UnsafeMutableRawPointer(block)
+  state.pointee.block = UnsafePointer(block.operations)
   interpret(state, from: block.operations + 1)
 }

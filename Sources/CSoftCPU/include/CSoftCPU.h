@@ -60,6 +60,8 @@ typedef struct soft_jump {
   const struct soft_op *_Nullable target;
   /// `soft_cpu.code_page` of the target.
   uint64_t code_page;
+  /// What translated code jumps to, with the entry's address in RCX.
+  const void *_Nullable native;
 } soft_jump;
 
 typedef struct soft_cpu {
@@ -92,8 +94,8 @@ typedef struct soft_cpu {
   uint32_t attention;
   /// Why the interpreter was left: `LeaveReason`.
   uint32_t leave;
-  /// The block being executed.
-  void *_Nullable block;
+  /// The first operation of the block being executed; out of date between two operations of translated code.
+  const struct soft_op *_Nullable block;
   /// Valid outside blocks, and in complex operations (the next instruction's).
   uint64_t rip;
   /// In complex operations: the instruction's own.
@@ -203,7 +205,6 @@ static const int32_t soft_rip_offset = offsetof(soft_cpu, rip);
 static const int32_t soft_linear_offset = offsetof(soft_cpu, linear);
 static const int32_t soft_native_return_offset = offsetof(soft_cpu, native_return);
 static const int32_t soft_segment_offset = offsetof(soft_cpu, segment);
-static const int32_t soft_aux_offset = offsetof(soft_op, aux);
 static const int32_t soft_linear_base_offset = offsetof(soft_segment, linear_base);
 static const int32_t soft_read_low_offset = offsetof(soft_segment, read_low);
 static const int32_t soft_read_high_offset = offsetof(soft_segment, read_high);
@@ -215,7 +216,8 @@ static const int32_t soft_addend_offset = offsetof(soft_tlb_entry, addend);
 static const int32_t soft_jump_entry_tag_offset = offsetof(soft_jump, tag);
 static const int32_t soft_jump_target_offset = offsetof(soft_jump, target);
 static const int32_t soft_jump_code_page_offset = offsetof(soft_jump, code_page);
-_Static_assert(sizeof(soft_tlb_entry) == 32 && sizeof(soft_jump) == 24, "as translated code finds them");
+static const int32_t soft_jump_native_offset = offsetof(soft_jump, native);
+_Static_assert(sizeof(soft_tlb_entry) == 32 && sizeof(soft_jump) == 32, "as translated code finds them");
 _Static_assert(offsetof(soft_op, handler) == 0, "as translated code finds it");
 
 /// Segment register 0 to 7.
@@ -324,7 +326,8 @@ uint8_t soft_equal_lines(const void *_Nonnull a, const void *_Nonnull b, uint64_
 /// Empty tables, which the host backs where they are used. They abort where there is no memory, as Swift's do.
 soft_tlb_entry *_Nonnull soft_make_tlb(size_t count);
 soft_jump *_Nonnull soft_make_jumps(size_t count);
-void soft_free_tables(soft_tlb_entry *_Nonnull tlb, soft_jump *_Nonnull jumps);
+void soft_free_tlb(soft_tlb_entry *_Nonnull tlb, size_t count);
+void soft_free_jumps(soft_jump *_Nonnull jumps, size_t count);
 
 /// `count` zeroed pages, which the host backs when they are first used; NULL: no memory.
 soft_code_page *_Nullable soft_make_code_pages(size_t count);

@@ -45,6 +45,13 @@ struct Block {
   var length: Int { Int(storedLength) }
   var tail: Int { Int(storedTail) }
 
+  /// The block whose first operation this is.
+  @inline(__always)
+  static func of(_ operations: UnsafePointer<soft_op>) -> UnsafeMutablePointer<Block> {
+    let start = UnsafeRawPointer(operations) - UnsafeMutablePointer<Block>.operationsOffset
+    return UnsafeMutableRawPointer(mutating: start).assumingMemoryBound(to: Block.self)
+  }
+
   static let noPage = UInt64.max
   static let notTranslated: Int32 = -1
 }
@@ -152,7 +159,7 @@ struct BlockCache {
   /// Drops the blocks made from a page.
   mutating func removePage(_ state: State, _ physical: UInt64) {
     guard let page = pages.removeValue(forKey: physical >> 12) else { return }
-    for block in page.blocks where !block.pointee.isDead { remove(block) }
+    for block in page.blocks where !block.pointee.isDead { remove(state, block) }
     page.copy.deallocate()
     state.pointee.code_changed = 1
     soft_request_attention(state, Attention.code)
@@ -164,9 +171,10 @@ struct BlockCache {
     if soft_equal_lines(page.copy, host, page.lines) == 0 { removePage(state, physical) }
   }
 
-  private mutating func remove(_ block: UnsafeMutablePointer<Block>) {
+  private mutating func remove(_ state: State, _ block: UnsafeMutablePointer<Block>) {
     block.pointee.isDead = true
     block.operations[0].handler = softDeadBlock
+    state.context.pointee.native?.remove(block)
     dead.append(block)
     count -= 1
     let bucket = bucket(block.pointee.physical)

@@ -161,7 +161,6 @@ extension Lowering {
       operations[index].aux = UInt64(UInt(bitPattern: copies + next))
       next += 1
     }
-    operations[0].aux = UInt64(UInt(bitPattern: block))
     return block
   }
 

@@ -37,7 +37,7 @@ func interpret(_ state: State, from op: MicroOp) {
 }
 
 extension soft_jump {
-  static var none: soft_jump { soft_jump(tag: 0, target: nil, code_page: 0) }
+  static var none: soft_jump { soft_jump(tag: 0, target: nil, code_page: 0, native: nil) }
 }
 
 /// Where blocks were found last, by RIP: a group of entries for each page.
@@ -69,7 +69,7 @@ enum JumpCache {
 
 /// Enters a block: its first operation, whose `index` counts up to 0, when it is translated.
 @c func softBlock(_ state: State, _ op: MicroOp) {
-  state.pointee.block = UnsafeMutableRawPointer(bitPattern: UInt(op.pointee.aux))
+  state.pointee.block = op
   if soft_attention(state) != 0 {
     state.pointee.rip = codeAddress(state, op)
     state.pointee.leave = LeaveReason.dispatch
@@ -96,8 +96,8 @@ func codeAddress(_ state: State, _ op: MicroOp) -> UInt64 {
 
 /// RIP of the instruction that `op` belongs to.
 func instructionPointer(_ state: State, _ op: MicroOp) -> UInt64 {
-  guard let block = state.pointee.block else { return state.pointee.rip }
-  let start = block.assumingMemoryBound(to: Block.self).pointee.physical & 4095
+  guard let operations = state.pointee.block else { return state.pointee.rip }
+  let start = Block.of(operations).pointee.physical & 4095
   return (state.pointee.code_page &+ start &+ UInt64(op.pointee.offset)) & state.pointee.linear_mask
 }
 

@@ -46,6 +46,7 @@ enum HostShift: UInt8 {
 /// A condition by its number tttn (SDM vol. 2, B.1.4.7).
 enum HostCondition {
   static let below: UInt8 = 2
+  static let aboveOrEqual: UInt8 = 3
   static let equal: UInt8 = 4
   static let notEqual: UInt8 = 5
   static let belowOrEqual: UInt8 = 6
@@ -59,6 +60,9 @@ struct Assembler {
   private(set) var bytes: [UInt8] = []
 
   var count: Int { bytes.count }
+
+  /// INT3.
+  static let breakpoint: UInt8 = 0xCC
 
   mutating func removeAll() { bytes.removeAll(keepingCapacity: true) }
 
@@ -137,6 +141,13 @@ struct Assembler {
     registers([0x8B], size: size, to.rawValue, from)
   }
 
+  /// Always of 10 bytes.
+  mutating func move(_ to: HostRegister, quadword: UInt64) {
+    prefixes(size: 8, reg: 0, rm: to.rawValue)
+    bytes.append(0xB8 | to.low)
+    self.quadword(quadword)
+  }
+
   mutating func move(_ to: HostRegister, immediate: UInt64) {
     if immediate <= 0xFFFF_FFFF {
       prefixes(size: 4, reg: 0, rm: to.rawValue)
@@ -146,9 +157,7 @@ struct Assembler {
       registers([0xC7], size: 8, 0, to)
       doubleword(signed)
     } else {
-      prefixes(size: 8, reg: 0, rm: to.rawValue)
-      bytes.append(0xB8 | to.low)
-      quadword(immediate)
+      move(to, quadword: immediate)
     }
   }
 
@@ -265,6 +274,8 @@ struct Assembler {
 
   mutating func ret() { bytes.append(0xC3) }
 
+  mutating func jump(to register: HostRegister) { registers([0xFF], size: 4, 4, register) }
+
   mutating func jump(through address: HostAddress) { memory([0xFF], size: 4, 4, address) }
 
   // Targets of direct jumps are distances from where `bytes` begins.
@@ -290,11 +301,21 @@ struct Assembler {
     distance(to: target)
   }
 
+  /// LEA of a distance from where `bytes` begins.
+  mutating func loadAddress(_ to: HostRegister, relative target: Int) {
+    prefixes(size: 8, reg: to.rawValue, rm: 0)
+    bytes += [0x8D, 0x05 | to.low << 3]
+    distance(to: target)
+  }
+
   private mutating func distance(to target: Int) { doubleword(Int32(truncatingIfNeeded: target - (count + 4))) }
 
-  /// A conditional jump over what comes until `land`.
-  mutating func skip(if condition: UInt8) -> Int {
-    bytes += [0x0F, 0x80 | condition]
+  /// A conditional jump, or with nil another, to where `land` will be. `aligned`: its distance stands at a multiple of
+  /// 4 bytes, so that it can be changed later.
+  mutating func skip(if condition: UInt8?, aligned: Bool = false) -> Int {
+    let opcode: [UInt8] = condition.map { [0x0F, 0x80 | $0] } ?? [0xE9]
+    while aligned, (count + opcode.count) & 3 != 0 { bytes.append(0x90) }
+    bytes += opcode
     doubleword(0)
     return count
   }

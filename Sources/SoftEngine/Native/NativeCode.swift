@@ -64,8 +64,34 @@ final class NativeCode {
       guard let from = source.baseAddress else { return }
       (writable.base + cursor).copyMemory(from: from, byteCount: source.count)
     }
-    cursor = (cursor + bytes.count + 15) & ~15
+    let end = cursor + bytes.count
+    cursor = (end + 15) & ~15
+    for offset in end..<cursor { writable.base.storeBytes(of: Assembler.breakpoint, toByteOffset: offset, as: UInt8.self) }
     return true
+  }
+
+  /// What translated code jumps to that found a block in the jump cache.
+  func entry(of block: UnsafeMutablePointer<Block>) -> UnsafeMutableRawPointer {
+    let native = block.pointee.native
+    return base + (native == Block.notTranslated ? routines.enter : Int(native))
+  }
+
+  /// Has a direct branch, whose distance ends at `end`, go to a block of the same page, if that is translated.
+  // Safety: the distance is aligned, so it is fetched as it was or as it will be, and either is right.
+  func connect(branchEndingAt end: Int, to target: UnsafeMutablePointer<Block>) {
+    guard target.pointee.native != Block.notTranslated, !target.pointee.isDead else { return }
+    let distance = target.pointee.native &- Int32(truncatingIfNeeded: end)
+    writable.base.storeBytes(of: distance, toByteOffset: end - 4, as: Int32.self)
+  }
+
+  /// Has a dead block's code leave for `softDeadBlock`: it begins with RSI = its operations, 10 bytes of which the last
+  /// two are 0, and what follows makes room for a jump.
+  // Safety: one aligned store; whoever is about to enter the block may enter it as it was, as another processor may.
+  func remove(_ block: UnsafeMutablePointer<Block>) {
+    guard block.pointee.native != Block.notTranslated else { return }
+    let at = Int(block.pointee.native) + 8
+    let distance = UInt64(UInt32(truncatingIfNeeded: routines.dead - (at + 8)))
+    writable.base.storeBytes(of: distance << 32 | 0x25FF_0000, toByteOffset: at, as: UInt64.self)
   }
 
   /// Drops all blocks' code; none is being executed.

@@ -27,10 +27,27 @@ private func translate(_ state: State) -> Bool {
     state, first, NativeCode.handler(base + (Int(block.pointee.native) &+ Int(entries[op - first]))))
 }
 
+/// Goes where a direct branch of translated code goes. Where translated code stands, too, the branch goes there itself
+/// from now on.
+@c func softNativeFollow(_ state: State, _ op: MicroOp) {
+  guard op.pointee.aux > Link.never, let target = MicroOp(bitPattern: UInt(op.pointee.aux)) else {
+    return tail(state, op, softFollow)
+  }
+  connect(state, op, target)
+  return goto(state, target)
+}
+
+@inline(never)
+private func connect(_ state: State, _ op: MicroOp, _ target: MicroOp) {
+  guard let block = currentBlock(state), let entries = block.pointee.entries else { return }
+  let from = Int(block.pointee.native) &+ Int(entries[op - UnsafePointer(block.operations) + 1])
+  state.context.pointee.native?.connect(branchEndingAt: from, to: Block.of(target))
+}
+
 @inline(__always)
 private func currentBlock(_ state: State) -> UnsafeMutablePointer<Block>? {
-  // Safety: set at the start of every block that is executed, which lives until it has been left.
-  state.pointee.block?.assumingMemoryBound(to: Block.self)
+  // Safety: set whenever a handler is entered whose block is another, which lives until it has been left.
+  state.pointee.block.map(Block.of)
 }
 
 /// The operation whose code called a routine: the last that begins before the call's return address.

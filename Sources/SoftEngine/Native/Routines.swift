@@ -1,7 +1,6 @@
 import CSoftCPU
 
-/// Where translated code finds what it works with. RDI: the state; RSI: the block's first micro-operation, always; RAX,
-/// RCX, RDX and R8 to R11 hold nothing from one micro-operation to the next. The stack is as a handler finds it.
+/// Where translated code finds what it works with. RDI: the state; RSI: the block's first micro-operation; RAX, RCX, RDX and R8 to R11 hold nothing from one micro-operation to the next. The stack is as a handler finds it.
 enum NativeState {
   static let result = HostAddress(.rdi, soft_result_offset)
   static let carries = HostAddress(.rdi, soft_carries_offset)
@@ -44,11 +43,16 @@ struct Routines {
   private(set) var shift: [Sized<HostShift>: Int] = [:]
   /// Gives the host the guest's arithmetic flags but AF.
   private(set) var flags = 0
-  /// Finds the block at RIP, which is in RAX: RSI becomes its first operation. Returns from the block if it cannot.
+  /// Finds the block at RIP, which is in RAX: RCX becomes its entry in the jump cache. Returns from the block if it
+  /// cannot.
   private(set) var find = 0
+  /// Enters a block by its entry in the jump cache, which learns where its translation is.
+  private(set) var enter = 0
+  /// Where the pointer to `softDeadBlock` stands.
+  let dead: Int
   /// Leaves with the block's first operation to `softBlock`, which attends to what is asked for.
   private(set) var attend = 0
-  /// Where the pointer to `softFollow` stands.
+  /// Where the pointer to `softNativeFollow` stands.
   let follow: Int
 
   /// `pointer` gives a handler a place in the table of pointers.
@@ -59,10 +63,12 @@ struct Routines {
       return { a in
         a.pop(.rcx)
         a.store(.rcx, NativeState.nativeReturn)
+        a.store(.rsi, NativeState.block)
         a.jump(throughPointerAt: slot)
       }
     }
-    follow = pointer(softFollow)
+    follow = pointer(softNativeFollow)
+    dead = pointer(softDeadBlock)
     let loadMiss = miss(softNativeLoadMiss)
     let loadForWriteMiss = miss(softNativeLoadForWriteMiss)
     let storeMiss = miss(softNativeStoreMiss)
@@ -121,6 +127,8 @@ struct Routines {
     a.giveFlags()
     find = start + a.count
     a.findBlock()
+    enter = start + a.count
+    a.enterBlock(base: -start)
     attend = start + a.count
     a.jump(throughPointerAt: pointer(softBlock) - start)
   }
@@ -328,7 +336,6 @@ extension Assembler {
 
   /// As `softDispatch` does it.
   fileprivate mutating func findBlock() {
-    store(.rax, NativeState.rip)
     // `JumpCache.index`
     move(.rcx, .rax)
     shift(.shr, .rcx, by: 12)
@@ -342,25 +349,34 @@ extension Assembler {
     calculate(.xor, .rdx, .rax)
     calculate(.and, .rdx, immediate: Int32(JumpCache.perPage - 1), size: 4)
     calculate(.or, .rcx, .rdx)
-    // An entry has 24 bytes.
-    loadAddress(.rcx, .rcx, .rcx, scale: 1, 0)
-    shift(.shl, .rcx, by: 3)
+    shift(.shl, .rcx, by: 5)
     calculate(.add, .rcx, NativeState.jumps)
     calculate(.xor, .rax, NativeState.jumpTag)
     calculate(.cmp, .rax, HostAddress(.rcx, soft_jump_entry_tag_offset))
     let other = skip(if: HostCondition.notEqual)
-    load(.rdx, HostAddress(.rcx, soft_jump_target_offset))
-    test(.rdx, .rdx)
-    let none = skip(if: HostCondition.equal)
-    move(.rsi, .rdx)
     load(.rax, HostAddress(.rcx, soft_jump_code_page_offset))
     store(.rax, NativeState.codePage)
     ret()
     land(other)
-    land(none)
+    calculate(.xor, .rax, NativeState.jumpTag)
+    store(.rax, NativeState.rip)
     // Past the block, to whoever called the interpreter.
     loadAddress(.rsp, .rsp, 8)
     store(immediate: Int32(LeaveReason.dispatch), NativeState.leave, size: 4)
     ret()
+  }
+
+  /// `base` is where the code begins.
+  fileprivate mutating func enterBlock(base: Int) {
+    load(.rsi, HostAddress(.rcx, soft_jump_target_offset))
+    load(.rax, HostAddress(.rsi))
+    loadAddress(.rdx, relative: base)
+    move(.r8, .rax)
+    calculate(.sub, .r8, .rdx)
+    calculate(.cmp, .r8, immediate: Int32(NativeCode.capacity))
+    let handler = skip(if: HostCondition.aboveOrEqual)
+    store(.rax, HostAddress(.rcx, soft_jump_native_offset))
+    land(handler)
+    jump(to: .rax)
   }
 }

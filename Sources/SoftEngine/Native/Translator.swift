@@ -9,6 +9,8 @@ struct Translator {
   private var origin = 0
   /// The host has the guest's arithmetic flags.
   private var flagsAreInHost = false
+  /// Direct branches whose targets are reached from behind the block, and their jumps there.
+  private var follows: [(index: Int, skip: Int)] = []
   private let operations: UnsafeMutablePointer<soft_op>
   private let count: Int
   private let templates: [Template?]
@@ -32,7 +34,7 @@ struct Translator {
   private mutating func translate(_ block: UnsafeMutablePointer<Block>, _ code: NativeCode) -> Bool {
     // Where handlers do most of the work, going in and out only costs.
     guard templates.count(where: { $0 != nil }) * 2 > count else { return false }
-    let entries = UnsafeMutablePointer<UInt32>.allocate(capacity: count)
+    let entries = UnsafeMutablePointer<UInt32>.allocate(capacity: count + 1)
     /// Operations that are not entered by `softNativeContinue`, with where they are.
     var handlers: [(index: Int, handler: soft_handler)] = []
     var continuations: [(index: Int, offset: Int)] = []
@@ -47,8 +49,7 @@ struct Translator {
           entries.deallocate()
           return false
         }
-        pointToOperation(index)
-        a.jump(throughPointerAt: pointer - origin)
+        emitHandler(index, pointerAt: pointer)
         continue
       }
       if followsHandler {
@@ -58,6 +59,11 @@ struct Translator {
       }
       entries[index] = UInt32(a.count)
       emit(index)
+    }
+    entries[count] = UInt32(a.count)
+    for (index, skip) in follows {
+      a.land(skip)
+      emitFollow(index)
     }
     guard code.append(a.bytes) else {
       entries.deallocate()
@@ -72,9 +78,11 @@ struct Translator {
     return true
   }
 
-  /// RSI becomes the operation's, as its handler wants it.
-  private mutating func pointToOperation(_ index: Int) {
+  /// Goes to an operation's handler, or another for the same operation.
+  private mutating func emitHandler(_ index: Int, pointerAt pointer: Int) {
+    a.store(.rsi, NativeState.block)
     if index > 0 { a.loadAddress(.rsi, .rsi, Int32(index * MemoryLayout<soft_op>.stride)) }
+    a.jump(throughPointerAt: pointer - origin)
   }
 
   private mutating func call(_ routine: Int?) {
@@ -95,8 +103,8 @@ struct Translator {
     let op = operations[index]
     switch template {
     case .block:
-      a.load(.rax, HostAddress(.rsi, soft_aux_offset))
-      a.store(.rax, NativeState.block)
+      // `NativeCode.remove` changes these 16 bytes.
+      a.move(.rsi, quadword: UInt64(UInt(bitPattern: operations)))
       a.calculate(.cmp, NativeState.attention, immediate: 0, size: 4)
       a.jump(if: HostCondition.notEqual, to: routines.attend - origin)
     case .nothing: break
@@ -157,10 +165,8 @@ struct Translator {
       a.moveIf(condition, .rax, .rcx)
       setRegister(op.dst, size: size)
     case .branch(let condition):
-      let skip = a.skip(if: hostCondition(condition) ^ 1)
-      emitFollow(index)
-      a.land(skip)
-    case .jump: emitFollow(index)
+      emitBranch(index, if: hostCondition(condition))
+    case .jump: emitBranch(index, if: nil)
     case .jumpIndirect:
       a.load(.rax, place(op.src))
       emitMask(op.aux)
@@ -293,44 +299,38 @@ struct Translator {
   }
 
   /// Goes where a direct branch goes.
+  private mutating func emitBranch(_ index: Int, if condition: UInt8?) {
+    let op = operations[index]
+    if op.aux > Link.never, let target = MicroOp(bitPattern: UInt(op.aux)) {
+      // Safety: a block of the same page, which dies with this one.
+      let native = target == UnsafePointer(operations) ? origin : Int(Block.of(target).pointee.native)
+      if native != Int(Block.notTranslated) {
+        if let condition { return a.jump(if: condition, to: native - origin) }
+        return a.jump(to: native - origin)
+      }
+    }
+    if condition == nil, op.aux == Link.never { return emitFollow(index) }
+    follows.append((index, a.skip(if: condition, aligned: true)))
+  }
+
+  /// Goes where a direct branch goes that does not lead to translated code.
   private mutating func emitFollow(_ index: Int) {
     let op = operations[index]
-    if op.aux == Link.never {
-      a.load(.rax, NativeState.codePage)
-      if let distance = Int32(exactly: op.imm) {
-        a.loadAddress(.rax, .rax, distance)
-      } else {
-        a.move(.rcx, immediate: UInt64(bitPattern: op.imm))
-        a.loadAddress(.rax, .rax, .rcx, scale: 0, 0)
-      }
-      if op.shift == 4 { a.move(.rax, .rax, size: 4) }
-      return emitFind()
+    guard op.aux == Link.never else { return emitHandler(index, pointerAt: routines.follow) }
+    a.load(.rax, NativeState.codePage)
+    if let distance = Int32(exactly: op.imm) {
+      a.loadAddress(.rax, .rax, distance)
+    } else {
+      a.move(.rcx, immediate: UInt64(bitPattern: op.imm))
+      a.loadAddress(.rax, .rax, .rcx, scale: 0, 0)
     }
-    if let target = MicroOp(bitPattern: UInt(op.aux)), op.aux > Link.never {
-      if target == UnsafePointer(operations) {
-        return a.jump(to: 0)
-      }
-      // Safety: the first operation's `aux` is its block, which dies with this one.
-      let block = UnsafeMutablePointer<Block>(bitPattern: UInt(target.pointee.aux))
-      if let native = block?.pointee.native, native != Block.notTranslated {
-        a.move(.rsi, immediate: op.aux)
-        return a.jump(to: Int(native) - origin)
-      }
-    }
-    // Linked meanwhile?
-    a.load(.rax, HostAddress(.rsi, Int32(index * MemoryLayout<soft_op>.stride) + soft_aux_offset))
-    a.calculate(.cmp, .rax, immediate: Int32(Link.never))
-    let unlinked = a.skip(if: HostCondition.belowOrEqual)
-    a.move(.rsi, .rax)
-    a.jump(through: HostAddress(.rsi))
-    a.land(unlinked)
-    pointToOperation(index)
-    a.jump(throughPointerAt: routines.follow - origin)
+    if op.shift == 4 { a.move(.rax, .rax, size: 4) }
+    emitFind()
   }
 
   /// Goes to the block at RIP, which is in RAX.
   private mutating func emitFind() {
     call(routines.find)
-    a.jump(through: HostAddress(.rsi))
+    a.jump(through: HostAddress(.rcx, soft_jump_native_offset))
   }
 }
