@@ -327,11 +327,11 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
       }
     }
     let rip = state.pointee.rip
-    let entry = state.pointee.jumps + Int(truncatingIfNeeded: JumpCache.index(rip))
-    entry.pointee.tag = rip ^ state.pointee.jump_tag
-    entry.pointee.target = target
-    entry.pointee.code_page = state.pointee.code_page
-    entry.pointee.native = UnsafeRawPointer(context.pointee.native?.entry(of: block))
+    JumpCache.insert(
+      state, rip,
+      soft_jump(
+        tag: rip ^ state.pointee.jump_tag, target: target, code_page: state.pointee.code_page,
+        native: UnsafeRawPointer(context.pointee.native?.entry(of: block))))
   }
 
   /// Why the interpreter returned: an exit, or nil to go on.

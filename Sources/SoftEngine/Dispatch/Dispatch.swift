@@ -28,29 +28,64 @@ func interpret(_ state: State, from op: MicroOp) {
 /// Goes to the block at `rip` if it is in the jump cache, else to the outer loop.
 @c func softDispatch(_ state: State, _ op: MicroOp) {
   let rip = state.pointee.rip
-  let entry = state.pointee.jumps + Int(truncatingIfNeeded: JumpCache.index(rip))
-  if entry.pointee.tag == rip ^ state.pointee.jump_tag, let target = entry.pointee.target {
+  if let entry = JumpCache.find(state, rip), let target = entry.pointee.target {
     state.pointee.code_page = entry.pointee.code_page
     return goto(state, target)
   }
   state.pointee.leave = LeaveReason.dispatch
 }
 
+/// After STI: the next block is entered whatever there is to attend to, since interrupts are held off for an instruction.
+/// What there is already goes to the outer loop.
+@inline(never) @c func softDispatchShadowed(_ state: State, _ op: MicroOp) {
+  guard soft_attention(state) == 0, let entry = JumpCache.find(state, state.pointee.rip),
+    let target = entry.pointee.target, !Block.of(target).pointee.isDead
+  else { return }
+  state.pointee.shadow = 0
+  state.pointee.code_page = entry.pointee.code_page
+  state.pointee.block = target
+  // Past `softBlock`.
+  return goto(state, target + 1)
+}
+
 extension soft_jump {
   static var none: soft_jump { soft_jump(tag: 0, target: nil, code_page: 0, native: nil) }
 }
 
-/// Where blocks were found last, by RIP: a group of entries for each page.
+/// Where blocks were found last, by RIP: a group of entries for each page, in pairs that share a line of the host's cache.
 enum JumpCache {
   static let count = 32768
-  static let perPage: UInt64 = 128
-  static let pages: UInt64 = 256
+  /// Bytes that the entries of a page have, and those that all have.
+  static let groupSize: UInt64 = 4096
+  static let size = groupSize * 256
+  static let pairSize: UInt64 = 64
 
+  /// The entry of a block; nil: it is not here.
   @inline(__always)
-  static func index(_ rip: UInt64) -> UInt64 { group(rip) | (rip ^ rip &>> 7) & (perPage &- 1) }
+  static func find(_ state: State, _ rip: UInt64) -> UnsafeMutablePointer<soft_jump>? {
+    let tag = rip ^ state.pointee.jump_tag
+    let pair = pair(state, rip)
+    if pair.pointee.tag == tag { return pair }
+    return pair[1].tag == tag ? pair + 1 : nil
+  }
 
+  /// The two entries that a block may have.
   @inline(__always)
-  private static func group(_ rip: UInt64) -> UInt64 { (rip &>> 12 ^ rip &>> 20) & (pages &- 1) &* perPage }
+  private static func pair(_ state: State, _ rip: UInt64) -> UnsafeMutablePointer<soft_jump> {
+    let offset = group(rip) | (rip ^ rip &<< 6) & (groupSize &- pairSize)
+    return state.pointee.jumps + Int(truncatingIfNeeded: offset) / MemoryLayout<soft_jump>.stride
+  }
+
+  /// In bytes.
+  @inline(__always)
+  private static func group(_ rip: UInt64) -> UInt64 { (rip ^ rip &>> 8) & (size &- groupSize) }
+
+  /// Puts a block first of its pair.
+  static func insert(_ state: State, _ rip: UInt64, _ entry: soft_jump) {
+    let pair = pair(state, rip)
+    if pair.pointee.tag != entry.tag { pair[1] = pair[0] }
+    pair[0] = entry
+  }
 
   /// Forgets the blocks of a page, and those of the page before that may reach into it.
   static func flush(_ state: State, page linear: UInt64) {
@@ -60,8 +95,9 @@ enum JumpCache {
     }
     for rip in [linear, linear &- 4096] {
       for set in 0..<2 {
-        (state.context.pointee.jumps + (set * count + Int(truncatingIfNeeded: group(rip))))
-          .update(repeating: .none, count: Int(perPage))
+        let first = set * count + Int(truncatingIfNeeded: group(rip)) / MemoryLayout<soft_jump>.stride
+        (state.context.pointee.jumps + first)
+          .update(repeating: .none, count: Int(groupSize) / MemoryLayout<soft_jump>.stride)
       }
     }
   }

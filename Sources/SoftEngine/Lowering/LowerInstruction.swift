@@ -331,9 +331,8 @@ extension Lowering {
   private static func endsBlock(_ operation: Operation) -> Bool {
     switch operation {
     case .callf, .jmpf, .retf, .iret, .int, .int1, .int3, .into, .syscall, .sysret, .sysenter, .sysexit, .hlt, .sti,
-      .cli, .popf, .wrmsr, .lmsw, .clts, .invlpg, .invpcid, .lgdt, .lidt, .lldt, .ltr, .lds, .les, .lfs, .lgs, .lss,
-      .clac, .stac, .xsetbv, .ud0, .ud1, .ud2, .monitor, .mwait, .rsm, .swapgs, .wrfsbase, .wrgsbase, .invd, .wbinvd,
-      .in, .out:
+      .popf, .wrmsr, .lmsw, .clts, .invlpg, .invpcid, .lgdt, .lidt, .lldt, .ltr, .lds, .les, .lfs, .lgs, .lss, .xsetbv,
+      .ud0, .ud1, .ud2, .monitor, .mwait, .rsm, .invd, .wbinvd, .in, .out:
       true
     default: false
     }

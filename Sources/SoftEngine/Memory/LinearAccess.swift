@@ -24,6 +24,11 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
   /// Translates the page of an access that does not cross pages, and remembers it in the TLB.
   func page(_ linear: UInt64, _ access: Access, _ privilege: Privilege = .current) throws(Fault) -> Page {
     let isUser = privilege == .current && pointee.cpl == 3
+    // Entries of the set in use are made by accesses with the rights it stands for.
+    let usesTLB = access != .execute && (pointee.cpl == 3) == isUser && pointee.checks_accesses == 0
+    // With RFLAGS.AC set they permit more than an implicit access of the supervisor may do (SMAP).
+    let isPermitted = privilege == .current || pointee.system_flags & RFLAGS.ac == 0
+    if usesTLB, isPermitted, let page = knownPage(linear, access) { return page }
     let result = try PageWalk.translate(self, linear, access, privilege)
     let offset = linear & PhysicalMap.pageMask
     var page = Page(
@@ -32,8 +37,7 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
     let host = region.pointee.host + Int(truncatingIfNeeded: page.physical &- region.pointee.start)
     if access == .write, region.pointee.readOnly { return page }
     page.host = host
-    // Entries of the set in use are made by accesses with the rights it stands for.
-    if access != .execute, (pointee.cpl == 3) == isUser, pointee.checks_accesses == 0 {
+    if usesTLB {
       let entry = TLB.entry(self, linear)
       let tag = linear & ~0xFFF | pointee.tlb_generation
       entry.pointee.read_tag = tag
@@ -43,6 +47,17 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
       entry.pointee.physical = page.physical & ~0xFFF | (result.isGlobal ? TLB.global : 0)
     }
     return page
+  }
+
+  /// The page as the TLB knows it; nil: it does not permit the access.
+  @inline(__always)
+  private func knownPage(_ linear: UInt64, _ access: Access) -> Page? {
+    let entry = TLB.entry(self, linear)
+    let tag = access == .write ? entry.pointee.write_tag : entry.pointee.read_tag
+    guard tag == TLB.tag(self, linear, width: 1) else { return nil }
+    return Page(
+      physical: entry.pointee.physical & ~PhysicalMap.pageMask | linear & PhysicalMap.pageMask,
+      host: TLB.host(entry, linear), isGlobal: entry.pointee.physical & TLB.global != 0)
   }
 
   /// Whether writes to the page must be noticed. If not, whoever makes code of it has the TLB flushed.

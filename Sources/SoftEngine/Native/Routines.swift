@@ -336,28 +336,28 @@ extension Assembler {
 
   /// As `softDispatch` does it.
   fileprivate mutating func findBlock() {
-    // `JumpCache.index`
+    // `JumpCache.pair`
     move(.rcx, .rax)
-    shift(.shr, .rcx, by: 12)
+    shift(.shr, .rcx, by: 8)
+    calculate(.xor, .rcx, .rax)
+    calculate(.and, .rcx, immediate: Int32(JumpCache.size - JumpCache.groupSize), size: 4)
     move(.rdx, .rax)
-    shift(.shr, .rdx, by: 20)
-    calculate(.xor, .rcx, .rdx)
-    calculate(.and, .rcx, immediate: Int32(JumpCache.pages - 1), size: 4)
-    shift(.shl, .rcx, by: UInt8(JumpCache.perPage.trailingZeroBitCount), size: 4)
-    move(.rdx, .rax)
-    shift(.shr, .rdx, by: 7)
+    shift(.shl, .rdx, by: 6)
     calculate(.xor, .rdx, .rax)
-    calculate(.and, .rdx, immediate: Int32(JumpCache.perPage - 1), size: 4)
+    calculate(.and, .rdx, immediate: Int32(JumpCache.groupSize - JumpCache.pairSize), size: 4)
     calculate(.or, .rcx, .rdx)
-    shift(.shl, .rcx, by: 5)
     calculate(.add, .rcx, NativeState.jumps)
     calculate(.xor, .rax, NativeState.jumpTag)
     calculate(.cmp, .rax, HostAddress(.rcx, soft_jump_entry_tag_offset))
-    let other = skip(if: HostCondition.notEqual)
+    let second = skip(if: HostCondition.notEqual)
+    let found = count
     load(.rax, HostAddress(.rcx, soft_jump_code_page_offset))
     store(.rax, NativeState.codePage)
     ret()
-    land(other)
+    land(second)
+    loadAddress(.rcx, .rcx, Int32(MemoryLayout<soft_jump>.stride))
+    calculate(.cmp, .rax, HostAddress(.rcx, soft_jump_entry_tag_offset))
+    jump(if: HostCondition.equal, to: found)
     calculate(.xor, .rax, NativeState.jumpTag)
     store(.rax, NativeState.rip)
     // Past the block, to whoever called the interpreter.

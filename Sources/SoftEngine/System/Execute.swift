@@ -9,7 +9,11 @@ import X86
 
 /// The same for instructions after which nothing in this block is to be trusted.
 @c func softComplexLast(_ state: State, _ op: MicroOp) {
-  guard executeWhole(state, op), state.pointee.shadow == 0, state.pointee.system_flags & RFLAGS.tf == 0 else { return }
+  guard executeWhole(state, op), state.pointee.system_flags & RFLAGS.tf == 0 else { return }
+  if state.pointee.shadow != 0 {
+    if state.pointee.shadow == InterruptShadow.sti { return tail(state, op, softDispatchShadowed) }
+    return
+  }
   return tail(state, op, softDispatch)
 }
 
