@@ -276,9 +276,13 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     context.pointee.link = nil
     let steps = state.pointee.system_flags & RFLAGS.tf != 0
     let resumes = state.pointee.system_flags & RFLAGS.rf != 0
-    let isSingle = state.pointee.shadow != 0 || steps || state.needsSingleSteps || tracesInstructions || onlyOne
-    if tracesInstructions { context.pointee.trace?.instruction(state) }
     let isStackShadow = state.pointee.shadow == InterruptShadow.stackSegment
+    // Where no interrupt waits, STI's shadow only keeps those that come from being taken before an instruction is done.
+    let isShadowed = state.pointee.shadow != 0
+    let isSingle =
+      isStackShadow || isShadowed && state.pointee.events_waiting != 0 || steps || state.needsSingleSteps
+      || tracesInstructions || onlyOne
+    if tracesInstructions { context.pointee.trace?.instruction(state) }
     state.pointee.shadow = 0
     state.pointee.step_suppressed = 0
     state.pointee.system_flags &= ~RFLAGS.rf
@@ -296,7 +300,13 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
         return nil
       }
       remember(block, link: link, from: source)
-      interpret(state, from: block.operations)
+      if isShadowed {
+        state.pointee.block = UnsafePointer(block.operations)
+        // Past `softBlock`.
+        interpret(state, from: block.operations + 1)
+      } else {
+        interpret(state, from: block.operations)
+      }
     } catch {
       record(state, error)
     }
@@ -315,16 +325,15 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   /// Makes the block easier to find the next time.
   private func remember(_ block: UnsafeMutablePointer<Block>, link: MicroOp?, from source: MicroOp?) {
     let target = UnsafePointer(block.operations)
-    if let link, let source {
+    if let link, let source, state.pointee.code_changed == 0 {
       // Where a block died since `link` was set, which attention tells, there is none by now; so `source` lives.
       let from = Block.of(source)
-      if state.pointee.code_changed == 0, UInt64(bitPattern: link.pointee.imm) == block.pointee.physical & 4095,
-        from.pointee.physical >> 12 == block.pointee.physical >> 12,
-        from.pointee.secondPage == Block.noPage, block.pointee.secondPage == Block.noPage,
-        from.pointee.mode == block.pointee.mode
-      {
-        UnsafeMutablePointer(mutating: link).pointee.aux = UInt64(UInt(bitPattern: target))
-      }
+      let isLinkable =
+        UInt64(bitPattern: link.pointee.imm) == block.pointee.physical & 4095
+        && from.pointee.physical >> 12 == block.pointee.physical >> 12
+        && from.pointee.secondPage == Block.noPage && block.pointee.secondPage == Block.noPage
+        && from.pointee.mode == block.pointee.mode
+      UnsafeMutablePointer(mutating: link).pointee.aux = isLinkable ? UInt64(UInt(bitPattern: target)) : Link.never
     }
     let rip = state.pointee.rip
     JumpCache.insert(

@@ -38,7 +38,8 @@ func interpret(_ state: State, from op: MicroOp) {
 /// After STI: the next block is entered whatever there is to attend to, since interrupts are held off for an instruction.
 /// What there is already goes to the outer loop.
 @inline(never) @c func softDispatchShadowed(_ state: State, _ op: MicroOp) {
-  guard soft_attention(state) == 0, let entry = JumpCache.find(state, state.pointee.rip),
+  guard soft_attention(state) == 0, state.pointee.events_waiting == 0,
+    let entry = JumpCache.find(state, state.pointee.rip),
     let target = entry.pointee.target, !Block.of(target).pointee.isDead
   else { return }
   state.pointee.shadow = 0
