@@ -87,6 +87,8 @@ extension Lowering {
     case .cmc: return plain(softComplementCarry)
     case .cld: return plain(softClearDirection)
     case .std: return plain(softSetDirection)
+    // The host keeps loads in order anyway.
+    case .lfence: return plain(softNop)
     case .nop, .endbr32, .endbr64, .pause, .prefetchnta, .prefetcht0, .prefetcht1, .prefetcht2, .prefetchw:
       return plain(softNop)
     case .push: return push(i)

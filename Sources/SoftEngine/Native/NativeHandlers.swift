@@ -50,7 +50,7 @@ private func currentBlock(_ state: State) -> UnsafeMutablePointer<Block>? {
   state.pointee.block.map(Block.of)
 }
 
-/// The operation whose code called a routine: the last that begins before the call's return address.
+/// The operation whose code called a routine: the one that begins last before the call's return address.
 @inline(never)
 private func callingOperation(_ state: State) -> MicroOp? {
   guard let block = currentBlock(state), let entries = block.pointee.entries,
@@ -58,12 +58,12 @@ private func callingOperation(_ state: State) -> MicroOp? {
   else { return nil }
   let returned = Int(truncatingIfNeeded: state.pointee.native_return) &- Int(bitPattern: base)
   let offset = returned &- Int(block.pointee.native)
-  var (low, high) = (0, block.pointee.operationCount)
-  while high &- low > 1 {
-    let middle = (low &+ high) >> 1
-    if Int(entries[middle]) < offset { low = middle } else { high = middle }
+  var found = 0
+  for index in 1..<max(1, block.pointee.operationCount)
+  where Int(entries[index]) < offset && entries[index] >= entries[found] {
+    found = index
   }
-  return UnsafePointer(block.operations + low)
+  return UnsafePointer(block.operations + found)
 }
 
 /// Goes to a handler's slow path for the operation that called a routine.

@@ -38,6 +38,10 @@ struct Routines {
   private(set) var store: [Template.Access: Int] = [:]
   private(set) var push = 0
   private(set) var pop = 0
+  /// Finds so many bytes as RAX says below or above the stack pointer: equal (ZF) if they are on one page of the TLB, with
+  /// the address of the lowest in RAX and that of the host in R8.
+  private(set) var below = 0
+  private(set) var above = 0
   private(set) var binary: [Sized<Template.BinaryKind>: Int] = [:]
   private(set) var step: [Sized<Int32>: Int] = [:]
   private(set) var shift: [Sized<HostShift>: Int] = [:]
@@ -117,6 +121,10 @@ struct Routines {
       a.store(.rax, NativeState.stackPointer)
       a.move(.rax, .rcx)
     }
+    below = start + a.count
+    a.findStack(write: true)
+    above = start + a.count
+    a.findStack(write: false)
     for size in [4, 8] {
       for change in [1, -1] as [Int32] {
         step[Sized(key: change, size: size)] = start + a.count
@@ -154,18 +162,8 @@ extension Assembler {
       calculate(.add, .rax, HostAddress(.r9, soft_linear_base_offset))
       calculate(.and, .rax, NativeState.linearMask)
     }
-    // `TLB.entry`: (linear ^ linear >> 12) >> 12, modulo the number of entries of 32 bytes.
-    move(.rcx, .rax)
-    shift(.shr, .rcx, by: 12)
-    calculate(.xor, .rcx, .rax)
-    shift(.shr, .rcx, by: 7)
-    calculate(.and, .rcx, immediate: Int32((TLB.count - 1) << 5), size: 4)
-    calculate(.add, .rcx, NativeState.tlb)
-    // `TLB.tag`
     loadAddress(.r8, .rax, last)
-    calculate(.and, .r8, immediate: -4096)
-    calculate(.or, .r8, NativeState.generation)
-    calculate(.cmp, .r8, HostAddress(.rcx, write ? soft_write_tag_offset : soft_read_tag_offset))
+    compareTag(write: write)
     let missed = skip(if: HostCondition.notEqual)
     load(.r8, HostAddress(.rcx, soft_addend_offset))
     hit(&self)
@@ -176,6 +174,39 @@ extension Assembler {
     guard !faults.isEmpty else { return }
     for skip in faults { land(skip) }
     fault(&self)
+  }
+
+  /// Looks up the linear address in RAX, with that of the access's last byte in R8: RCX becomes the entry; equal if it
+  /// permits the access.
+  private mutating func compareTag(write: Bool) {
+    // `TLB.entry`: (linear ^ linear >> 12) >> 12, modulo the number of entries of 32 bytes.
+    move(.rcx, .rax)
+    shift(.shr, .rcx, by: 12)
+    calculate(.xor, .rcx, .rax)
+    shift(.shr, .rcx, by: 7)
+    calculate(.and, .rcx, immediate: Int32((TLB.count - 1) << 5), size: 4)
+    calculate(.add, .rcx, NativeState.tlb)
+    // `TLB.tag`
+    calculate(.and, .r8, immediate: -4096)
+    calculate(.or, .r8, NativeState.generation)
+    calculate(.cmp, .r8, HostAddress(.rcx, write ? soft_write_tag_offset : soft_read_tag_offset))
+  }
+
+  fileprivate mutating func findStack(write: Bool) {
+    load(.rdx, NativeState.stackPointer)
+    if write {
+      loadAddress(.r8, .rdx, -1)
+      calculate(.sub, .rdx, .rax)
+    } else {
+      loadAddress(.r8, .rdx, .rax, scale: 0, -1)
+    }
+    move(.rax, .rdx)
+    compareTag(write: write)
+    let missed = skip(if: HostCondition.notEqual)
+    load(.r8, HostAddress(.rcx, soft_addend_offset))
+    loadAddress(.r8, .r8, .rax, scale: 0, 0)
+    land(missed)
+    ret()
   }
 
   /// The carries out of the bits of an operand in RDX, as `Carries.vector` makes of them; changes R8.

@@ -11,6 +11,9 @@ struct Translator {
   private var flagsAreInHost = false
   /// Direct branches whose targets are reached from behind the block, and their jumps there.
   private var follows: [(index: Int, skip: Int)] = []
+  /// Pushes or pops that are done one by one behind the block where they are not on one page of the TLB, the jumps there,
+  /// and where the block goes on.
+  private var stacks: [(index: Int, count: Int, skip: Int, end: Int)] = []
   private let operations: UnsafeMutablePointer<soft_op>
   private let count: Int
   private let templates: [Template?]
@@ -38,7 +41,9 @@ struct Translator {
     /// Operations that are not entered by `softNativeContinue`, with where they are.
     var handlers: [(index: Int, handler: soft_handler)] = []
     var continuations: [(index: Int, offset: Int)] = []
-    for index in 0..<count {
+    var index = 0
+    while index < count {
+      defer { index += 1 }
       let followsHandler = index > 0 && templates[index - 1] == nil
       guard templates[index] != nil else {
         handlers.append((index, operations[index].handler))
@@ -57,10 +62,24 @@ struct Translator {
         a.loadAddress(.rsi, .rsi, -Int32(index * MemoryLayout<soft_op>.stride))
         flagsAreInHost = false
       }
+      let stackCount = stackOperations(from: index)
+      if stackCount > 1 {
+        emitStack(index, stackCount)
+        index += stackCount - 1
+        continue
+      }
       entries[index] = UInt32(a.count)
       emit(index)
     }
     entries[count] = UInt32(a.count)
+    for (index, stackCount, skip, end) in stacks {
+      a.land(skip)
+      for each in index..<index + stackCount {
+        entries[each] = UInt32(a.count)
+        emit(each)
+      }
+      a.jump(to: end)
+    }
     for (index, skip) in follows {
       a.land(skip)
       emitFollow(index)
@@ -214,6 +233,43 @@ struct Translator {
     emitMask(op.aux)
     let offset = Int(soft_segment_offset) + Int(op.segment & 7) * MemoryLayout<soft_segment>.stride
     a.move(.r9, immediate: UInt64(offset))
+  }
+
+  /// How many pushes, or pops, stand here that can be done together: RSP itself is not an operand.
+  private func stackOperations(from index: Int) -> Int {
+    let stackPointer = Slot.general(General.rsp)
+    var end = index
+    switch templates[index] {
+    case .push: while end < count, case .push = templates[end], operations[end].src != stackPointer { end += 1 }
+    case .pop: while end < count, case .pop = templates[end], operations[end].dst != stackPointer { end += 1 }
+    default: break
+    }
+    // Displacements stay small.
+    return min(end - index, 15)
+  }
+
+  /// Pushes or pops that are on one page, as functions begin and end with them.
+  private mutating func emitStack(_ index: Int, _ count: Int) {
+    let isPush = if case .push = templates[index] { true } else { false }
+    let size = Int32(8 * count)
+    flagsAreInHost = false
+    a.move(.rax, immediate: UInt64(size))
+    call(isPush ? routines.below : routines.above)
+    let skip = a.skip(if: HostCondition.notEqual)
+    for each in 0..<count {
+      let op = operations[index + each]
+      let displacement = Int32(8 * each)
+      if isPush {
+        a.load(.rdx, place(op.src))
+        a.store(.rdx, HostAddress(.r8, size - 8 - displacement))
+      } else {
+        a.load(.rdx, HostAddress(.r8, displacement))
+        a.store(.rdx, place(op.dst))
+      }
+    }
+    if !isPush { a.loadAddress(.rax, .rax, size) }
+    a.store(.rax, NativeState.stackPointer)
+    stacks.append((index, count, skip, a.count))
   }
 
   private mutating func emitBinary(_ index: Int, _ kind: Template.BinaryKind, _ size: Int, _ immediate: Bool) {
