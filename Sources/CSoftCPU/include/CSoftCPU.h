@@ -90,6 +90,8 @@ typedef struct soft_cpu {
   uint64_t stack_mask;
   soft_jump *_Nonnull jumps;
   uint64_t jump_tag;
+  /// Supervisor mode: changes whenever translated code may no longer branch from page to page as it did. User mode: 0.
+  uint32_t branch_epoch;
   /// Not zero: leave the interpreter at the next block.
   uint32_t attention;
   /// Why the interpreter was left: `LeaveReason`.
@@ -198,6 +200,7 @@ static const int32_t soft_tlb_generation_offset = offsetof(soft_cpu, tlb_generat
 static const int32_t soft_linear_mask_offset = offsetof(soft_cpu, linear_mask);
 static const int32_t soft_jumps_offset = offsetof(soft_cpu, jumps);
 static const int32_t soft_jump_tag_offset = offsetof(soft_cpu, jump_tag);
+static const int32_t soft_branch_epoch_offset = offsetof(soft_cpu, branch_epoch);
 static const int32_t soft_attention_offset = offsetof(soft_cpu, attention);
 static const int32_t soft_leave_offset = offsetof(soft_cpu, leave);
 static const int32_t soft_block_offset = offsetof(soft_cpu, block);

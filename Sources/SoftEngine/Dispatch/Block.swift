@@ -17,6 +17,8 @@ struct Block {
   let secondPage: UInt64
   let mode: UInt8
   var isDead = false
+  /// Translated code of other pages may lead to it for as long as the epoch is what it is.
+  var isEnteredFromOtherPages = false
   private let storedTail: UInt8
   private let storedLength: UInt16
   private let storedOperationCount: UInt16
@@ -175,6 +177,7 @@ struct BlockCache {
     block.pointee.isDead = true
     block.operations[0].handler = softDeadBlock
     state.context.pointee.native?.remove(block)
+    if block.pointee.isEnteredFromOtherPages { TLB.startBranchEpoch(state) }
     dead.append(block)
     count -= 1
     let bucket = bucket(block.pointee.physical)

@@ -14,6 +14,8 @@ struct AddressSpaces {
   /// Generations of the supervisor's and of the user's jump cache.
   var supervisorJumps: UInt64 = 1
   var userJumps: UInt64 = 1
+  /// `soft_cpu.branch_epoch` in supervisor mode.
+  var branchEpoch: UInt32 = 1
   /// 2 MiB regions that were translated by large pages since the last complete flush.
   var largeRegions = PageFilter()
   /// 1 GiB regions that were translated by one page.

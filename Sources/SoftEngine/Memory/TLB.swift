@@ -131,6 +131,7 @@ enum TLB {
     for set in 0..<sets - 1 { drop(context.pointee.tlb + (set * count + index), count: 1) }
     CodeTLB.flush(state, page: linear)
     JumpCache.flush(state, page: linear)
+    if Translator.supervisorPage(linear) != nil { startBranchEpoch(state) }
   }
 
   private static func drop(_ entries: UnsafeMutablePointer<soft_tlb_entry>, count: Int) {
@@ -166,7 +167,17 @@ enum TLB {
     let next = nextJumps(state)
     state.context.pointee.spaces.supervisorJumps = next
     state.context.pointee.spaces.supervisorCodeIsLocal = false
+    startBranchEpoch(state)
     select(state)
+  }
+
+  /// Translated code of the supervisor no longer branches from page to page as it did.
+  static func startBranchEpoch(_ state: State) {
+    let next = state.context.pointee.spaces.branchEpoch &+ 1
+    // It does not come again while there is code that knows it.
+    if next == 0 { state.context.pointee.native?.fill() }
+    state.context.pointee.spaces.branchEpoch = max(next, 1)
+    if state.pointee.cpl != 3 { state.pointee.branch_epoch = max(next, 1) }
   }
 
   /// Forgets where blocks were found by RIP, in the current address space.
@@ -194,5 +205,6 @@ enum TLB {
     state.pointee.jumps = context.pointee.jumps + (isUser ? JumpCache.count : 0)
     let jumps = isUser ? context.pointee.spaces.userJumps : context.pointee.spaces.supervisorJumps
     state.pointee.jump_tag = UInt64(state.pointee.mode) << 59 | jumps << 48
+    state.pointee.branch_epoch = isUser ? 0 : context.pointee.spaces.branchEpoch
   }
 }

@@ -198,6 +198,12 @@ struct Assembler {
     bytes.append(UInt8(bitPattern: immediate))
   }
 
+  /// The same with 32 bits.
+  mutating func calculate(_ operation: HostOperation, _ to: HostAddress, longImmediate: Int32, size: Int = 8) {
+    memory([0x81], size: size, operation.rawValue, to)
+    doubleword(longImmediate)
+  }
+
   /// `to` op= `from` in memory; sizes 4 and 8.
   mutating func calculate(_ operation: HostOperation, _ to: HostAddress, _ from: HostRegister, size: Int = 8) {
     memory([operation.rawValue << 3 | 1], size: size, from.rawValue, to)
@@ -310,11 +316,16 @@ struct Assembler {
 
   private mutating func distance(to target: Int) { doubleword(Int32(truncatingIfNeeded: target - (count + 4))) }
 
+  /// NOPs up to where the count is `remainder` modulo 4.
+  mutating func align(_ remainder: Int) {
+    while count & 3 != remainder & 3 { bytes.append(0x90) }
+  }
+
   /// A conditional jump, or with nil another, to where `land` will be. `aligned`: its distance stands at a multiple of
   /// 4 bytes, so that it can be changed later.
   mutating func skip(if condition: UInt8?, aligned: Bool = false) -> Int {
     let opcode: [UInt8] = condition.map { [0x0F, 0x80 | $0] } ?? [0xE9]
-    while aligned, (count + opcode.count) & 3 != 0 { bytes.append(0x90) }
+    if aligned { align(-opcode.count) }
     bytes += opcode
     doubleword(0)
     return count

@@ -84,6 +84,18 @@ final class NativeCode {
     writable.base.storeBytes(of: distance, toByteOffset: end - 4, as: Int32.self)
   }
 
+  /// What is between the end of an epoch and the end of the distance of a branch into another page.
+  static let epochDistance = 24
+
+  /// Has a direct branch into another page go to a block while the epoch is this one.
+  // Safety: as above; the old epoch does not come again, and code that is dead is left at once.
+  func connect(branchEndingAt end: Int, to target: UnsafeMutablePointer<Block>, epoch: UInt32) {
+    guard target.pointee.native != Block.notTranslated, !target.pointee.isDead else { return }
+    target.pointee.isEnteredFromOtherPages = true
+    connect(branchEndingAt: end, to: target)
+    writable.base.storeBytes(of: epoch, toByteOffset: end - Self.epochDistance - 4, as: UInt32.self)
+  }
+
   /// Has a dead block's code leave for `softDeadBlock`: it begins with RSI = its operations, 10 bytes of which the last
   /// two are 0, and what follows makes room for a jump.
   // Safety: one aligned store; whoever is about to enter the block may enter it as it was, as another processor may.
@@ -93,6 +105,9 @@ final class NativeCode {
     let distance = UInt64(UInt32(truncatingIfNeeded: routines.dead - (at + 8)))
     writable.base.storeBytes(of: distance << 32 | 0x25FF_0000, toByteOffset: at, as: UInt64.self)
   }
+
+  /// Has all blocks dropped before the next one is entered.
+  func fill() { isFull = true }
 
   /// Drops all blocks' code; none is being executed.
   func removeAll() {

@@ -11,7 +11,7 @@ private func translate(_ state: State) -> Bool {
   guard let block = currentBlock(state), block.pointee.native == Block.notTranslated,
     let code = state.context.pointee.native
   else { return false }
-  if Translator.translate(block, code) { return true }
+  if Translator.translate(block, code, state) { return true }
   // The outer loop makes room.
   if code.isFull { soft_request_attention(state, Attention.code) }
   return false
@@ -42,6 +42,30 @@ private func connect(_ state: State, _ op: MicroOp, _ target: MicroOp) {
   guard let block = currentBlock(state), let entries = block.pointee.entries else { return }
   let from = Int(block.pointee.native) &+ Int(entries[op - UnsafePointer(block.operations) + 1])
   state.context.pointee.native?.connect(branchEndingAt: from, to: Block.of(target))
+}
+
+/// Goes where a direct branch of translated supervisor code goes in another page. Where translated code stands, too, the
+/// branch goes there itself until the epoch changes.
+@c func softNativeLeavePage(_ state: State, _ op: MicroOp) {
+  let rip = codeAddress(state, op)
+  guard let entry = JumpCache.find(state, rip), let target = entry.pointee.target else {
+    state.pointee.rip = rip
+    state.pointee.leave = LeaveReason.dispatch
+    return
+  }
+  state.pointee.code_page = entry.pointee.code_page
+  connectPages(state, op, target)
+  return goto(state, target)
+}
+
+@inline(never)
+private func connectPages(_ state: State, _ op: MicroOp, _ target: MicroOp) {
+  guard let block = currentBlock(state), let entries = block.pointee.entries, state.pointee.branch_epoch != 0 else {
+    return
+  }
+  let from = Int(block.pointee.native) &+ Int(entries[op - UnsafePointer(block.operations) + 1])
+  state.context.pointee.native?.connect(
+    branchEndingAt: from, to: Block.of(target), epoch: state.pointee.branch_epoch)
 }
 
 @inline(__always)

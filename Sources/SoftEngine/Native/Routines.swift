@@ -8,6 +8,7 @@ enum NativeState {
   static let generation = HostAddress(.rdi, soft_tlb_generation_offset)
   static let jumps = HostAddress(.rdi, soft_jumps_offset)
   static let jumpTag = HostAddress(.rdi, soft_jump_tag_offset)
+  static let branchEpoch = HostAddress(.rdi, soft_branch_epoch_offset)
   static let attention = HostAddress(.rdi, soft_attention_offset)
   static let leave = HostAddress(.rdi, soft_leave_offset)
   static let block = HostAddress(.rdi, soft_block_offset)
@@ -56,8 +57,9 @@ struct Routines {
   let dead: Int
   /// Leaves with the block's first operation to `softBlock`, which attends to what is asked for.
   private(set) var attend = 0
-  /// Where the pointer to `softNativeFollow` stands.
+  /// Where the pointers to `softNativeFollow` and `softNativeLeavePage` stand.
   let follow: Int
+  let leavePage: Int
 
   /// `pointer` gives a handler a place in the table of pointers.
   init(at start: Int, _ a: inout Assembler, pointer: (soft_handler) -> Int) {
@@ -72,6 +74,7 @@ struct Routines {
       }
     }
     follow = pointer(softNativeFollow)
+    leavePage = pointer(softNativeLeavePage)
     dead = pointer(softDeadBlock)
     let loadMiss = miss(softNativeLoadMiss)
     let loadForWriteMiss = miss(softNativeLoadForWriteMiss)

@@ -10,17 +10,20 @@ struct Translator {
   /// The host has the guest's arithmetic flags.
   private var flagsAreInHost = false
   /// Direct branches whose targets are reached from behind the block, and their jumps there.
-  private var follows: [(index: Int, skip: Int)] = []
+  private var follows: [(index: Int, skips: [Int])] = []
   /// Pushes or pops that are done one by one behind the block where they are not on one page of the TLB, the jumps there,
   /// and where the block goes on.
   private var stacks: [(index: Int, count: Int, skip: Int, end: Int)] = []
   private let operations: UnsafeMutablePointer<soft_op>
   private let count: Int
+  /// `code_page`; 0: it is not the supervisor's.
+  private let supervisorPage: UInt64
   private let templates: [Template?]
   private let routines: Routines
 
-  private init(_ code: NativeCode, _ block: UnsafeMutablePointer<Block>) {
+  private init(_ code: NativeCode, _ block: UnsafeMutablePointer<Block>, _ state: State) {
     routines = code.routines
+    supervisorPage = state.pointee.branch_epoch != 0 ? state.pointee.code_page : 0
     origin = code.cursor
     let operations = block.operations
     self.operations = operations
@@ -28,9 +31,10 @@ struct Translator {
     templates = (0..<count).map { Template.of(operations[$0]) }
   }
 
-  /// Translates a block, whose operations lead into the code from then on; false: it stays as it is.
-  static func translate(_ block: UnsafeMutablePointer<Block>, _ code: NativeCode) -> Bool {
-    var translator = Translator(code, block)
+  /// Translates a block that is being entered, whose operations lead into the code from then on; false: it stays as it
+  /// is.
+  static func translate(_ block: UnsafeMutablePointer<Block>, _ code: NativeCode, _ state: State) -> Bool {
+    var translator = Translator(code, block, state)
     return translator.translate(block, code)
   }
 
@@ -80,9 +84,13 @@ struct Translator {
       }
       a.jump(to: end)
     }
-    for (index, skip) in follows {
-      a.land(skip)
-      emitFollow(index)
+    for (index, skips) in follows {
+      for skip in skips { a.land(skip) }
+      if skips.count > 1 {
+        emitHandler(index, pointerAt: routines.leavePage)
+      } else {
+        emitFollow(index)
+      }
     }
     guard code.append(a.bytes) else {
       entries.deallocate()
@@ -365,8 +373,42 @@ struct Translator {
         return a.jump(to: native - origin)
       }
     }
-    if condition == nil, op.aux == Link.never { return emitFollow(index) }
-    follows.append((index, a.skip(if: condition, aligned: true)))
+    if condition == nil, op.aux == Link.never {
+      if let pages = supervisorPages(op) { return emitLeavePage(index, from: pages.from, to: pages.to) }
+      return emitFollow(index)
+    }
+    follows.append((index, [a.skip(if: condition, aligned: true)]))
+  }
+
+  /// `code_page` now and at the target of a branch into another page, if both are in the supervisor's code.
+  private func supervisorPages(_ op: soft_op) -> (from: Int32, to: Int32)? {
+    guard supervisorPage != 0, op.shift == 8 else { return nil }
+    let target = supervisorPage &+ UInt64(bitPattern: op.imm)
+    guard let from = Self.supervisorPage(supervisorPage), let to = Self.supervisorPage(target & ~0xFFF) else {
+      return nil
+    }
+    return (from, to)
+  }
+
+  /// In the highest 2 GiB, where kernels are: as an immediate, sign-extended.
+  static func supervisorPage(_ linear: UInt64) -> Int32? {
+    Int32(exactly: Int64(bitPattern: linear)).flatMap { $0 < 0 ? $0 : nil }
+  }
+
+  /// Goes to another page: directly while the epoch is that of the last time (`NativeCode.connect`) and this code is
+  /// where it was when it was translated.
+  private mutating func emitLeavePage(_ index: Int, from: Int32, to: Int32) {
+    a.align(1)
+    a.calculate(.cmp, NativeState.codePage, longImmediate: from)
+    let elsewhere = a.skip(if: HostCondition.notEqual)
+    // User mode's epoch is 0, too, but does not come here: this is not its code.
+    a.calculate(.cmp, NativeState.branchEpoch, longImmediate: 0, size: 4)
+    let epoch = a.count
+    let changed = a.skip(if: HostCondition.notEqual)
+    a.store(immediate: to, NativeState.codePage)
+    let jump = a.skip(if: nil, aligned: true)
+    assert(jump - epoch == NativeCode.epochDistance && epoch & 3 == 0)
+    follows.append((index, [elsewhere, changed, jump]))
   }
 
   /// Goes where a direct branch goes that does not lead to translated code.
