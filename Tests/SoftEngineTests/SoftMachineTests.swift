@@ -76,6 +76,51 @@ struct SoftMachineTests {
     #expect(taken == 30_000)
   }
 
+  /// `sleeper` with another end than STI, HLT and the jump back to HLT.
+  private static func endless(_ end: [UInt8]) -> [UInt8] {
+    let start = [UInt8](sleeper[..<(sleeper.count - 4)])
+    return start + end + [0xEB, UInt8(bitPattern: Int8(-2 - end.count))]
+  }
+
+  @Test func anInterruptComesAfterTheInstructionBehindSTIThoughCLIFollows() throws {
+    // sti; nop; cli
+    let tiny = try Tiny(Self.endless([0xFB, 0x90, 0xFA]), handler: Self.handler)
+    let edge = try EventDescriptor()
+    try tiny.machine.connect(input: 5, edge: edge)
+    #expect(tiny.nextPort() == 0xE1)
+    let done = try SharedEvent()
+    let watchdog = try HostThread("watchdog") {
+      done.event.wait(milliseconds: 20_000)
+      tiny.cpu.kick()
+    }
+    for _ in 0..<2_000 {
+      edge.signal()
+      guard tiny.nextPort() == 0xE0 else {
+        Issue.record("no interrupt came")
+        break
+      }
+    }
+    done.event.signal()
+    watchdog.join()
+  }
+
+  @Test func nothingComesBetweenSTIAndCLI() throws {
+    let tiny = try Tiny(Self.endless([0xFB, 0xFA]), handler: Self.handler)
+    let edge = try EventDescriptor()
+    try tiny.machine.connect(input: 5, edge: edge)
+    #expect(tiny.nextPort() == 0xE1)
+    let never = try SharedEvent()
+    let watchdog = try HostThread("watchdog") {
+      for _ in 0..<200 {
+        edge.signal()
+        never.event.wait(milliseconds: 1)
+      }
+      tiny.cpu.kick()
+    }
+    #expect(tiny.nextPort() == nil)
+    watchdog.join()
+  }
+
   @Test func endOfInterruptAsksALevelTriggeredSourceAgain() throws {
     // ELCR bit 5 first.
     let program: [UInt8] = [0xBA, 0xD0, 0x04, 0xB0, 0x20, 0xEE] + Self.sleeper

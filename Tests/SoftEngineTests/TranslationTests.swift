@@ -13,6 +13,9 @@ import X86
   private static let code: UInt64 = 0x7000_0000
   private static let codeSize = 0x1_0000
 
+  /// Where kernels are, as the same memory as `code`.
+  private static let kernel: UInt64 = 0xFFFF_FFFF_8000_0000
+
   /// A processor with memory of its own.
   private final class Processor {
     let cpu: SoftVCPU
@@ -35,15 +38,18 @@ import X86
       let mappings = [
         (TranslationTests.data, TranslationTests.dataSize, data),
         (TranslationTests.code, TranslationTests.codeSize, code),
+        (TranslationTests.kernel, TranslationTests.codeSize, code),
       ].map { HostMapping(guestAddress: $0.0, size: UInt64($0.1), host: $0.2, readOnly: false) }
       cpu.show(mappings.compactMap(MappedMemory.init))
     }
 
     /// Executes what stands at `place`, and says how it ended.
-    func run(at place: Int, registers: [UInt64], flags: UInt64) throws -> String {
+    func run(
+      at place: Int, of code: UInt64 = TranslationTests.code, registers: [UInt64], flags: UInt64
+    ) throws -> String {
       let state = cpu.state
       state.enter64BitMode()
-      state.pointee.rip = TranslationTests.code + UInt64(place)
+      state.pointee.rip = code + UInt64(place)
       for index in 0..<16 {
         register(state, Slot.general(UInt8(index)), as: UInt64.self).pointee = registers[index]
       }
@@ -138,5 +144,70 @@ import X86
     #expect(processor.registers[0] == 2)
     #expect(!native.isFull)
     #expect(native.cursor < used + 4096)
+  }
+
+  /// PUSH RAX to PUSH RDI but RSP, then POP R8 to R14, with the stack about a page boundary, the end of memory and its
+  /// beginning.
+  @Test func pushesAndPopsInARowDoWhatEachDoes() throws {
+    let (plain, translated) = (Processor(translateAfter: nil), Processor(translateAfter: 1))
+    let numbers: [UInt8] = [0, 1, 2, 3, 5, 6, 7]
+    let bytes =
+      numbers.map { 0x50 | $0 } + (0..<7 as Range<UInt8>).flatMap { [0x41, 0x58 | $0] } + [
+        0x41, 0x57, 0x41, 0x56, 0xF4,
+      ]
+    for processor in [plain, translated] {
+      processor.data.initializeMemory(as: UInt8.self, repeating: 0, count: Self.dataSize)
+      processor.code.copyMemory(from: bytes, byteCount: bytes.count)
+    }
+    for place in [0x2000, 0x1000, 0x40, Self.dataSize, 0x18] {
+      for offset in stride(from: -24, through: 72, by: 3) {
+        var registers = (0..<16).map { UInt64($0) &* 0x1111_1111_1111 }
+        registers[Int(General.rsp)] = Self.data &+ UInt64(bitPattern: Int64(place + offset))
+        for _ in 0..<2 {
+          let ends = try [plain, translated].map { try $0.run(at: 0, registers: registers, flags: 0) }
+          #expect(ends[0] == ends[1], "\(place) \(offset)")
+          #expect(plain.registers == translated.registers, "\(place) \(offset)")
+          #expect(soft_equal(plain.data, translated.data, Self.dataSize) != 0, "\(place) \(offset)")
+        }
+      }
+    }
+  }
+
+  /// A function in another page is called, changed by the guest, and called again.
+  @Test func branchesIntoOtherPagesFindCodeThatHasChanged() throws {
+    let processor = Processor(translateAfter: 1)
+    // CALL the function; DEC ECX; JNZ back; MOV DWORD [the function's immediate], 100; MOV ECX, 10; DEC EBX; JNZ back; HLT
+    let calls: [UInt8] = [0xE8, 0xFB, 0x0F, 0, 0, 0xFF, 0xC9, 0x75, 0xF7]
+    let change: [UInt8] = [0xC7, 0x05, 0xEF, 0x0F, 0, 0, 100, 0, 0, 0, 0xB9, 10, 0, 0, 0, 0xFF, 0xCB, 0x75, 0xE4, 0xF4]
+    // ADD RAX, 1; RET
+    let function: [UInt8] = [0x48, 0x05, 1, 0, 0, 0, 0xC3]
+    processor.code.copyMemory(from: calls + change, byteCount: calls.count + change.count)
+    (processor.code + 4096).copyMemory(from: function, byteCount: function.count)
+    var registers = [UInt64](repeating: 0, count: 16)
+    registers[Int(General.rcx)] = 10
+    registers[Int(General.rbx)] = 2
+    registers[Int(General.rsp)] = Self.data + 0x1000
+    #expect(try processor.run(at: 0, of: Self.kernel, registers: registers, flags: 0) == "halt")
+    #expect(processor.registers[0] == 10 + 10 * 100)
+    // In the same place for another address nothing of this holds.
+    #expect(try processor.run(at: 0, registers: registers, flags: 0) == "halt")
+    #expect(processor.registers[0] == 20 * 100)
+  }
+
+  @Test func branchesIntoOtherPagesOfKernelsGoToTranslatedCode() throws {
+    let processor = Processor(translateAfter: 1)
+    // CALL of the next page; DEC ECX; JNZ back; HLT
+    let calls: [UInt8] = [0xE8, 0xFB, 0x0F, 0, 0, 0xFF, 0xC9, 0x75, 0xF7, 0xF4]
+    processor.code.copyMemory(from: calls, byteCount: calls.count)
+    (processor.code + 4096).copyMemory(from: [0xC3] as [UInt8], byteCount: 1)
+    var registers = [UInt64](repeating: 0, count: 16)
+    registers[Int(General.rcx)] = 10
+    registers[Int(General.rsp)] = Self.data + 0x1000
+    for (code, isConnected) in [(Self.code, false), (Self.kernel, true)] {
+      #expect(try processor.run(at: 0, of: code, registers: registers, flags: 0) == "halt")
+      let state = processor.cpu.state
+      let called = try #require(state.context.pointee.blocks.find(physical: code + 4096, mode: state.pointee.mode))
+      #expect(called.pointee.isEnteredFromOtherPages == isConnected)
+    }
   }
 }

@@ -82,6 +82,8 @@ extension Lowering {
         $0.src = Slot.general(General.rax)
       }
       return false
+    case .bt, .bts, .btr, .btc: return bitTest(i)
+    case .shld, .shrd: return doubleShift(i)
     case .clc: return plain(softClearCarry)
     case .stc: return plain(softSetCarry)
     case .cmc: return plain(softComplementCarry)
@@ -97,6 +99,7 @@ extension Lowering {
       popValue(i.operandSize, to: dst)
       return false
     case .leave: return leave(i)
+    case .cli, .clac, .stac, .swapgs, .sti: return privileged(i)
     default: return lowerBranch(i)
     }
   }
@@ -266,6 +269,50 @@ extension Lowering {
     return false
   }
 
+  private mutating func bitTest(_ i: Instruction) -> Bool {
+    guard i.operandSize >= 4, let dst = slot(i.operands[0]) else { return complex(i) }
+    let handlers: (soft_handler, soft_handler) =
+      switch i.operation {
+      case .bt: (softBT32, softBT64)
+      case .bts: (softBTS32, softBTS64)
+      case .btr: (softBTR32, softBTR64)
+      default: (softBTC32, softBTC64)
+      }
+    let src = slot(i.operands[1])
+    emit(i.operandSize == 8 ? handlers.1 : handlers.0) {
+      $0.dst = dst
+      $0.src = src ?? Slot.zero
+      $0.imm = i.immediate
+    }
+    return false
+  }
+
+  private mutating func doubleShift(_ i: Instruction) -> Bool {
+    guard i.operandSize >= 4, let dst = slot(i.operands[0]), let src = slot(i.operands[1]) else { return complex(i) }
+    let handlers: (soft_handler, soft_handler) =
+      i.operation == .shld ? (softSHLD32, softSHLD64) : (softSHRD32, softSHRD64)
+    emit(i.operandSize == 8 ? handlers.1 : handlers.0) {
+      $0.dst = dst
+      $0.src = src
+      $0.base = i.operands[2].kind == .immediate ? Slot.zero : Slot.general(General.rcx)
+      $0.imm = i.immediate
+    }
+    return false
+  }
+
+  private mutating func privileged(_ i: Instruction) -> Bool {
+    let handler: soft_handler =
+      switch i.operation {
+      case .cli: softCLI
+      case .clac: softCLAC
+      case .stac: softSTAC
+      case .swapgs: softSwapGS
+      default: softSTI
+      }
+    complex(i, handler)
+    return i.operation == .sti
+  }
+
   private mutating func push(_ i: Instruction) -> Bool {
     if i.operands[0].kind == .immediate {
       emit(softMoveImmediate64) {
@@ -332,7 +379,7 @@ extension Lowering {
   /// Instructions after which RIP, the mode, the privilege level, translations or pending interrupts may be others.
   private static func endsBlock(_ operation: Operation) -> Bool {
     switch operation {
-    case .callf, .jmpf, .retf, .iret, .int, .int1, .int3, .into, .syscall, .sysret, .sysenter, .sysexit, .hlt, .sti,
+    case .callf, .jmpf, .retf, .iret, .int, .int1, .int3, .into, .syscall, .sysret, .sysenter, .sysexit, .hlt,
       .popf, .wrmsr, .lmsw, .clts, .invlpg, .invpcid, .lgdt, .lidt, .lldt, .ltr, .lds, .les, .lfs, .lgs, .lss, .xsetbv,
       .ud0, .ud1, .ud2, .monitor, .mwait, .rsm, .invd, .wbinvd, .in, .out:
       true

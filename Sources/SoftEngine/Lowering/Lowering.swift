@@ -52,13 +52,18 @@ struct Lowering {
 
   /// The instruction as one operation.
   mutating func complex(_ i: Instruction, ends: Bool = false) -> Bool {
+    complex(i, ends ? softComplexLast : softComplex)
+    return ends
+  }
+
+  /// The instruction as one operation, of whose common case `handler` knows more.
+  mutating func complex(_ i: Instruction, _ handler: soft_handler) {
     let next = place.next(i)
     instructions.append(i)
-    emit(ends ? softComplexLast : softComplex) {
+    emit(handler) {
       $0.imm = Int64(bitPattern: next)
       $0.dst = Self.wholeMark
     }
-    return ends
   }
 
   /// Slot of a register operand; nil: not a general register.

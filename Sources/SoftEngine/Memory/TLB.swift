@@ -192,6 +192,12 @@ enum TLB {
     flushJumps(state)
   }
 
+  /// Chooses the set for CPL 0 where no access is checked.
+  @inline(__always)
+  static func selectSupervisor(_ state: State, suspendsSMAP: Bool) {
+    state.pointee.tlb = state.context.pointee.tlb + (suspendsSMAP ? 2 * count : 0)
+  }
+
   /// Chooses the set for the current privilege level.
   static func select(_ state: State) {
     let isUser = state.pointee.cpl == 3

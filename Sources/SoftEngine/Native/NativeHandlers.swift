@@ -82,9 +82,12 @@ private func callingOperation(_ state: State) -> MicroOp? {
   else { return nil }
   let returned = Int(truncatingIfNeeded: state.pointee.native_return) &- Int(bitPattern: base)
   let offset = returned &- Int(block.pointee.native)
+  let count = block.pointee.operationCount
+  // Both what stands in the block and what stands behind it stands in order.
+  let isBehind = offset > Int(entries[count])
   var found = 0
-  for index in 1..<max(1, block.pointee.operationCount)
-  where Int(entries[index]) < offset && entries[index] >= entries[found] {
+  for index in 0..<count where (entries[index] >= entries[count]) == isBehind {
+    if Int(entries[index]) >= offset { break }
     found = index
   }
   return UnsafePointer(block.operations + found)

@@ -14,9 +14,7 @@ extension Executor {
       guard state.context.pointee.isAlone || state.context.pointee.peers == nil else { throw state.askToBeAlone() }
       return try plainly(linear, size, change)
     }
-    _ = try state.read(linear, width: size, segment: segment, forWrite: true)
-    state.pointee.device_next = 0
-    let page = try state.page(linear, .write)
+    let page = try lockedPage(linear, size, segment)
     guard let host = page.host else { return try plainly(linear, size, change) }
     defer { state.context.pointee.blocks.didWrite(state, page.physical, size) }
     switch size {
@@ -32,6 +30,16 @@ extension Executor {
     default:
       return Self.exchange(host.loadUnaligned(as: UInt64.self), change) { soft_compare_exchange_64(host, $0, $1) }
     }
+  }
+
+  /// The page of an access that may be made.
+  private func lockedPage(_ linear: UInt64, _ size: Int, _ segment: Int) throws(Fault) -> Page {
+    // Reading meets every other reason to refuse it.
+    if state.pointee.checks_accesses != 0 || state.pointee.isLongMode && !state.isCanonical(linear) {
+      _ = try state.read(linear, width: size, segment: segment, forWrite: true)
+      state.pointee.device_next = 0
+    }
+    return try state.page(linear, .write)
   }
 
   private static func exchange<Value: FixedWidthInteger & UnsignedInteger>(
@@ -135,9 +143,7 @@ extension Executor {
     } else {
       let linear = try linear(segment, offset, 16, write: true)
       guard linear & 15 == 0 else { throw .protection }
-      _ = try state.read(linear, width: 8, segment: segment, forWrite: true)
-      state.pointee.device_next = 0
-      let page = try state.page(linear, .write)
+      let page = try lockedPage(linear, 8, segment)
       guard let host = page.host else { throw .protection }
       defer { state.context.pointee.blocks.didWrite(state, page.physical, 16) }
       var (low, high) = (general(General.rax), general(General.rdx))
