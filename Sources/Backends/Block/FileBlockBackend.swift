@@ -214,6 +214,9 @@ extension FileBlockBackend {
       ready.deallocate()
     }
 
+    /// Bytes that a device's register access may take to move.
+    private static let longest: UInt64 = 64 << 10
+
     /// Waits until `count` workers have started.
     func awaitWorkers(_ count: Int) {
       while true {
@@ -224,7 +227,9 @@ extension FileBlockBackend {
     }
 
     func add(_ request: BlockRequest, more: Bool) {
-      if let ring, isForRing(request), let entry = state.withLock({ $0.queue.start(request) }) {
+      // The host copies what it has at hand while the ring is submitted to: who submits one request waits for an answer.
+      let isLong = !more && request.length > Self.longest
+      if let ring, !isLong, isForRing(request), let entry = state.withLock({ $0.queue.start(request) }) {
         // Nothing that could change its place runs at the same time.
         if let place = layer.place(of: request), ring.prepare(entry, file, at: place) {
           if !more { kick() }

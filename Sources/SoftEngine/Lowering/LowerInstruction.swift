@@ -54,11 +54,12 @@ extension Lowering {
       }
       return false
     case .setcc:
-      guard let dst = slot(i.operands[0]) else { return complex(i) }
+      let dst = slot(i.operands[0])
       emit(softSetIf) {
-        $0.dst = dst
+        $0.dst = dst ?? Slot.temporary0
         $0.base = i.condition
       }
+      if dst == nil { store(i, 1, from: Slot.temporary0) }
       return false
     case .imul where i.operands[1].kind != .none: return multiply(i)
     case .mul: return wide(i, softMultiplyWide32, softMultiplyWide64)
