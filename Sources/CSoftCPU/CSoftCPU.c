@@ -64,3 +64,12 @@ void soft_keep_global(soft_tlb_entry *entries, size_t count, uint64_t old, uint6
     if ((entry->write_tag & 0xFFF) == old) entry->write_tag ^= old ^ generation;
   }
 }
+
+void soft_forbid_writes(soft_tlb_entry *entries, size_t count, uint64_t physical) {
+  for (soft_tlb_entry *entry = entries; entry < entries + count; entry++)
+    if ((entry->physical ^ physical) >> 12 == 0) entry->write_tag = 0;
+}
+
+void soft_forbid_all_writes(soft_tlb_entry *entries, size_t count) {
+  for (soft_tlb_entry *entry = entries; entry < entries + count; entry++) entry->write_tag = 0;
+}

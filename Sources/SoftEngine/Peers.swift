@@ -25,17 +25,18 @@ final class Peers: Sendable {
   /// The page has been written: processors of `mask` drop the blocks they made of it.
   func codeChanged(_ physical: UInt64, on mask: UInt64) { for cpu in processors(mask) { cpu.dropCode(physical) } }
 
-  /// Returns when no processor can write the page without being noticed; its `lines` are set. `state` is the caller's.
-  func stopWriters(_ page: UnsafeMutablePointer<soft_code_page>, _ state: State) {
+  /// Returns when no processor can write the page, by its physical address, without being noticed; its `lines` are set.
+  /// `state` is the caller's.
+  func stopWriters(_ page: UnsafeMutablePointer<soft_code_page>, _ physical: UInt64, _ state: State) {
     // While another waits for the page's writers they are no longer listed.
     if soft_load_64(&page.pointee.writers) == 0, waiting.load(ordering: .sequentiallyConsistent) == 0 { return }
     waiting.add(1, ordering: .sequentiallyConsistent)
     let own = state.context.pointee.bit
     let writers = soft_exchange_64(&page.pointee.writers, 0)
-    if writers & own != 0 { TLB.flush(state) }
-    let requests = processors(writers & ~own).map { ($0, $0.requestFlush()) }
+    if writers & own != 0 { TLB.forbidWrites(state, page: physical) }
+    let requests = processors(writers & ~own).map { ($0, $0.forbidWrites()) }
     for (cpu, request) in requests {
-      while !cpu.hasFlushed(request) { giveWay(state) }
+      while !cpu.hasForbiddenWrites(request) { giveWay(state) }
     }
     waiting.subtract(1, ordering: .sequentiallyConsistent)
     while waiting.load(ordering: .sequentiallyConsistent) != 0 { giveWay(state) }
@@ -61,8 +62,8 @@ final class Peers: Sendable {
 
   /// Another processor may be waiting for this one.
   private func giveWay(_ state: State) {
-    if soft_attention(state) & Attention.flush != 0 {
-      entries.withLock { $0[state.context.pointee.index]?.cpu }?.serveFlush()
+    if soft_attention(state) & Attention.writes != 0 {
+      entries.withLock { $0[state.context.pointee.index]?.cpu }?.serveForbidding()
     }
     yieldProcessor()
   }

@@ -23,8 +23,8 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   private let isRunning = Atomic<Bool>(false)
   private let newMap = Mutex<[MappedMemory]?>(nil)
   private let changedPages = Mutex<[UInt64]>([])
-  private let flushRequests = Atomic<UInt32>(0)
-  private let flushesDone = Atomic<UInt32>(0)
+  private let forbidRequests = Atomic<UInt32>(0)
+  private let forbidsDone = Atomic<UInt32>(0)
 
   /// - Parameter hot: how often a block is entered before it is translated; nil: none is.
   init(
@@ -113,24 +113,24 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     attend(Attention.code)
   }
 
-  /// Asks for a flush of the TLB; `hasFlushed` says when it is done. Any thread.
-  func requestFlush() -> UInt32 {
-    let request = flushRequests.add(1, ordering: .sequentiallyConsistent).newValue
-    attend(Attention.flush)
+  /// Asks that no page can be written unnoticed; `hasForbiddenWrites` says when it is so. Any thread.
+  func forbidWrites() -> UInt32 {
+    let request = forbidRequests.add(1, ordering: .sequentiallyConsistent).newValue
+    attend(Attention.writes)
     return request
   }
 
-  func hasFlushed(_ request: UInt32) -> Bool {
-    isStopped || Int32(bitPattern: flushesDone.load(ordering: .acquiring) &- request) >= 0
+  func hasForbiddenWrites(_ request: UInt32) -> Bool {
+    isStopped || Int32(bitPattern: forbidsDone.load(ordering: .acquiring) &- request) >= 0
   }
 
   /// What it is asked for will be done before it executes anything.
   var isStopped: Bool { !isRunning.load(ordering: .sequentiallyConsistent) }
 
-  func serveFlush() {
-    let request = flushRequests.load(ordering: .sequentiallyConsistent)
-    TLB.flush(state)
-    flushesDone.store(request, ordering: .releasing)
+  func serveForbidding() {
+    let request = forbidRequests.load(ordering: .sequentiallyConsistent)
+    TLB.forbidWrites(state, page: nil)
+    forbidsDone.store(request, ordering: .releasing)
   }
 
   /// Does what cannot wait. Blocks that die here are freed later: an operation of theirs may still have to be resumed.
@@ -152,7 +152,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
       }
       for page in pages { context.pointee.blocks.removePage(state, page) }
     }
-    if attention & Attention.flush != 0 { serveFlush() }
+    if attention & Attention.writes != 0 { serveForbidding() }
   }
 
   /// What is asked for, when no other processor is alone.

@@ -318,6 +318,11 @@ void soft_store_items(void *_Nonnull to, uint64_t value, size_t count, size_t wi
 /// Gives global entries of one generation another.
 void soft_keep_global(soft_tlb_entry *_Nonnull entries, size_t count, uint64_t old, uint64_t generation);
 
+/// Takes the permission to write a page, by its physical address, from all entries that have it.
+void soft_forbid_writes(soft_tlb_entry *_Nonnull entries, size_t count, uint64_t physical);
+/// The same for all pages.
+void soft_forbid_all_writes(soft_tlb_entry *_Nonnull entries, size_t count);
+
 /// 1: both hold the same `size` bytes.
 static inline uint8_t soft_equal(const void *_Nonnull a, const void *_Nonnull b, size_t size) {
   return __builtin_memcmp(a, b, size) == 0;

@@ -241,13 +241,13 @@ enum Attention {
   static let interrupt: UInt32 = 4
   /// The memory map changed.
   static let map: UInt32 = 8
-  /// Another processor wants the TLB flushed.
-  static let flush: UInt32 = 16
+  /// Another processor makes code of a page: no page is to be written unnoticed.
+  static let writes: UInt32 = 16
   /// Another processor executes an instruction alone: this one stands still until it is done.
   static let pause: UInt32 = 32
   /// The vCPU's thread sleeps; whoever asks for attention wakes it.
   static let asleep: UInt32 = 1 << 31
 
   /// What is done before the guest goes on, even in the middle of an instruction.
-  static let urgent = code | map | flush
+  static let urgent = code | map | writes
 }

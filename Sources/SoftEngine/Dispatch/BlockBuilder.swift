@@ -120,8 +120,8 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
     let last = min(63, (physical & 4095 &+ UInt64(count &- 1)) >> 6)
     _ = soft_or_64(&page.pointee.holders, context.pointee.bit)
     _ = soft_or_64(&page.pointee.lines, ((2 << (last &- first)) &- 1) << first)
-    if let peers = context.pointee.peers { return peers.stopWriters(page, self) }
-    if soft_exchange_64(&page.pointee.writers, 0) != 0 { TLB.flush(self) }
+    if let peers = context.pointee.peers { return peers.stopWriters(page, physical, self) }
+    if soft_exchange_64(&page.pointee.writers, 0) != 0 { TLB.forbidWrites(self, page: physical) }
   }
 }
 

@@ -85,6 +85,8 @@ extension Lowering {
       return false
     case .bt, .bts, .btr, .btc: return bitTest(i)
     case .shld, .shrd: return doubleShift(i)
+    case .shlx, .shrx, .sarx: return shiftFreely(i)
+    case .bsf, .bsr: return scanBits(i)
     case .clc: return plain(softClearCarry)
     case .stc: return plain(softSetCarry)
     case .cmc: return plain(softComplementCarry)
@@ -297,6 +299,35 @@ extension Lowering {
       $0.src = src
       $0.base = i.operands[2].kind == .immediate ? Slot.zero : Slot.general(General.rcx)
       $0.imm = i.immediate
+    }
+    return false
+  }
+
+  private mutating func shiftFreely(_ i: Instruction) -> Bool {
+    guard let dst = slot(i.operands[0]), let count = slot(i.operands[2]), let src = source(i, 1) else {
+      return complex(i)
+    }
+    let handlers: (soft_handler, soft_handler) =
+      switch i.operation {
+      case .shlx: (softSHLX32, softSHLX64)
+      case .shrx: (softSHRX32, softSHRX64)
+      default: (softSARX32, softSARX64)
+      }
+    emit(i.operandSize == 8 ? handlers.1 : handlers.0) {
+      $0.dst = dst
+      $0.src = src
+      $0.base = count
+    }
+    return false
+  }
+
+  private mutating func scanBits(_ i: Instruction) -> Bool {
+    guard i.operandSize >= 4, let dst = slot(i.operands[0]), let src = source(i, 1) else { return complex(i) }
+    let handlers: (soft_handler, soft_handler) =
+      i.operation == .bsf ? (softBSF32, softBSF64) : (softBSR32, softBSR64)
+    emit(i.operandSize == 8 ? handlers.1 : handlers.0) {
+      $0.dst = dst
+      $0.src = src
     }
     return false
   }

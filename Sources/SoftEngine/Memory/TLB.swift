@@ -46,6 +46,16 @@ enum TLB {
     flushJumps(state)
   }
 
+  /// Has writes to a page, by its physical address, go the slow way from now on; nil: all writes, once.
+  static func forbidWrites(_ state: State, page: UInt64?) {
+    let tlb = state.context.pointee.tlb
+    if let page {
+      soft_forbid_writes(tlb, count * sets, page)
+    } else {
+      soft_forbid_all_writes(tlb, count * sets)
+    }
+  }
+
   /// Forgets those of one PCID but global ones.
   static func flush(_ state: State, pcid: UInt64) {
     if pcid == state.context.pointee.spaces.current {

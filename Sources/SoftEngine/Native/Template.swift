@@ -16,6 +16,8 @@ enum Template {
   case binary(BinaryKind, size: Int, immediate: Bool)
   case step(by: Int32, size: Int)
   case shift(HostShift, size: Int)
+  /// By a register, without flags.
+  case shiftFreely(HostShift, size: Int)
   case setIf
   case moveIf(size: Int)
   case branch(UInt8)
@@ -106,6 +108,11 @@ enum Template {
     add(.shl) { .shift(.shl, size: $0) }
     add(.shr) { .shift(.shr, size: $0) }
     add(.sar) { .shift(.sar, size: $0) }
+    let free: [(soft_handler, HostShift, Int)] = [
+      (softSHLX32, .shl, 4), (softSHLX64, .shl, 8), (softSHRX32, .shr, 4), (softSHRX64, .shr, 8),
+      (softSARX32, .sar, 4), (softSARX64, .sar, 8),
+    ]
+    for (handler, kind, size) in free { add(handler, .shiftFreely(kind, size: size)) }
     add(softSetIf, .setIf)
     for (handler, size) in zip(list(SizedHandlers.moveIf.handlers), sizes).dropFirst() {
       add(handler, .moveIf(size: size))

@@ -184,6 +184,12 @@ struct Translator {
       flagsAreInHost = false
       setRegister(op.dst, size: size)
     case .shift(let kind, let size): emitShift(index, kind, size)
+    case .shiftFreely(let kind, let size):
+      a.load(.rax, place(op.src), size: size)
+      a.load(.rcx, place(op.base), size: 4)
+      a.shiftByCL(kind, .rax, size: size)
+      flagsAreInHost = false
+      setRegister(op.dst, size: size)
     case .setIf: a.set(hostCondition(op.base), place(op.dst))
     case .moveIf(let size):
       let condition = hostCondition(op.base)
@@ -322,7 +328,7 @@ struct Translator {
     var next = index + 1
     while next < count {
       switch templates[next] {
-      case .nothing, .move, .moveImmediate, .extend, .address: next += 1
+      case .nothing, .move, .moveImmediate, .extend, .address, .shiftFreely: next += 1
       case .binary: return true
       default: return false
       }

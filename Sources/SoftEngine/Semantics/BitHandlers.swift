@@ -84,3 +84,42 @@ private func shiftDouble<Value: FixedWidthInteger & UnsignedInteger>(
 @c func softSHLD64(_ s: State, _ o: MicroOp) { return shiftDouble(s, o, left: true, UInt64.self) }
 @c func softSHRD32(_ s: State, _ o: MicroOp) { return shiftDouble(s, o, left: false, UInt32.self) }
 @c func softSHRD64(_ s: State, _ o: MicroOp) { return shiftDouble(s, o, left: false, UInt64.self) }
+
+/// SHLX, SHRX and SARX: `src` by the register `base`; no flags.
+@inline(__always)
+private func shiftFreely<Value: FixedWidthInteger & UnsignedInteger>(
+  _ state: State, _ op: MicroOp, _ shift: HostShift, _ type: Value.Type
+) {
+  let value = register(state, op.pointee.src, as: Value.self).pointee
+  let count = Value(truncatingIfNeeded: register(state, op.pointee.base, as: UInt64.self).pointee)
+  let isNegative = shift == .sar && topBit(value)
+  setRegister(
+    state, op.pointee.dst, shift == .shl ? value &<< count : isNegative ? ~(~value &>> count) : value &>> count)
+  return next(state, op)
+}
+
+@c func softSHLX32(_ s: State, _ o: MicroOp) { return shiftFreely(s, o, .shl, UInt32.self) }
+@c func softSHLX64(_ s: State, _ o: MicroOp) { return shiftFreely(s, o, .shl, UInt64.self) }
+@c func softSHRX32(_ s: State, _ o: MicroOp) { return shiftFreely(s, o, .shr, UInt32.self) }
+@c func softSHRX64(_ s: State, _ o: MicroOp) { return shiftFreely(s, o, .shr, UInt64.self) }
+@c func softSARX32(_ s: State, _ o: MicroOp) { return shiftFreely(s, o, .sar, UInt32.self) }
+@c func softSARX64(_ s: State, _ o: MicroOp) { return shiftFreely(s, o, .sar, UInt64.self) }
+
+/// BSF and BSR: zero leaves the destination alone, as processors do, though a 32-bit one loses its upper half on none.
+@inline(__always)
+private func scanBits<Value: FixedWidthInteger & UnsignedInteger>(
+  _ state: State, _ op: MicroOp, forward: Bool, _ type: Value.Type
+) {
+  let value = register(state, op.pointee.src, as: Value.self).pointee
+  state.pointee.result = value == 0 ? 0 : 1
+  state.pointee.carries = 0
+  guard value != 0 else { return next(state, op) }
+  let count = forward ? value.trailingZeroBitCount : Value.bitWidth &- 1 &- value.leadingZeroBitCount
+  setRegister(state, op.pointee.dst, Value(truncatingIfNeeded: count))
+  return next(state, op)
+}
+
+@c func softBSF32(_ s: State, _ o: MicroOp) { return scanBits(s, o, forward: true, UInt32.self) }
+@c func softBSF64(_ s: State, _ o: MicroOp) { return scanBits(s, o, forward: true, UInt64.self) }
+@c func softBSR32(_ s: State, _ o: MicroOp) { return scanBits(s, o, forward: false, UInt32.self) }
+@c func softBSR64(_ s: State, _ o: MicroOp) { return scanBits(s, o, forward: false, UInt64.self) }
