@@ -102,6 +102,7 @@ extension Lowering {
       popValue(i.operandSize, to: dst)
       return false
     case .leave: return leave(i)
+    case .movs, .stos, .lods: return string(i)
     case .cli, .clac, .stac, .swapgs, .sti: return privileged(i)
     default: return lowerBranch(i)
     }
@@ -379,6 +380,43 @@ extension Lowering {
       $0.src = Slot.temporary0
     }
     return false
+  }
+
+  /// MOVS, STOS and LODS without a REP prefix.
+  private mutating func string(_ i: Instruction) -> Bool {
+    guard i.prefixes.isDisjoint(with: [.rep, .repne]) else { return complex(i) }
+    let size = i.opcode & 1 == 0 ? 1 : i.operandSize
+    let accumulator = Slot.general(General.rax)
+    let value = i.operation == .movs ? Slot.temporary0 : accumulator
+    if i.operation != .stos {
+      stringAccess(i, size, load: true, at: General.rsi, segment: i.segment) { $0.dst = value }
+    }
+    if i.operation != .lods {
+      stringAccess(i, size, load: false, at: General.rdi, segment: UInt8(SegmentRegister.es)) { $0.src = value }
+    }
+    emit(softStepString) {
+      $0.imm = Int64(size)
+      $0.src = i.operation == .stos ? Slot.sink : Slot.general(General.rsi)
+      $0.dst = i.operation == .lods ? Slot.sink : Slot.general(General.rdi)
+      $0.shift = i.addressSize
+    }
+    return false
+  }
+
+  private mutating func stringAccess(
+    _ i: Instruction, _ size: UInt8, load: Bool, at pointer: UInt8, segment: UInt8, _ fill: (inout soft_op) -> Void
+  ) {
+    let isFlat = is64 && i.addressSize == 8 && segment < 4
+    let mask = place.offsetMask(i.addressSize)
+    let handlers: SizedHandlers =
+      load ? isFlat ? .loadFlat : .loadSegmented : isFlat ? .storeFlat : .storeSegmented
+    sized(handlers, size) {
+      $0.base = Slot.general(pointer)
+      $0.segment = segment
+      $0.aux = mask
+      $0.shift = AccessShape.make(scale: 0, width: size)
+      fill(&$0)
+    }
   }
 
   private mutating func call(_ i: Instruction) -> Bool {

@@ -137,8 +137,9 @@ func setRegister(_ state: State, _ op: MicroOp, _ value: UInt64, width: Int) {
 @inline(never) @c func softStoreSlow(_ state: State, _ op: MicroOp) {
   if fillTLB(state, op, .write) { return goto(state, op) }
   guard writeSlowly(state, op) else { return }
-  // The rest of this block may just have been overwritten. A store is its instruction's last operation.
-  if state.pointee.code_changed != 0 {
+  // The rest of this block may just have been overwritten. Where a store is not its instruction's last operation, that
+  // one looks.
+  if state.pointee.code_changed != 0, op[1].offset != op.pointee.offset {
     state.pointee.rip = instructionPointer(state, op + 1)
     state.pointee.leave = LeaveReason.dispatch
     return

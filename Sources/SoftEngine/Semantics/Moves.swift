@@ -126,3 +126,27 @@ private func multiply<Value: FixedWidthInteger & UnsignedInteger>(
   state.pointee.system_flags |= RFLAGS.df
   return next(state, op)
 }
+
+/// Moves the pointers `src` and `dst` of a string instruction, of so many bytes as `shift` says, by `imm`.
+@c func softStepString(_ state: State, _ op: MicroOp) {
+  let delta = UInt64(bitPattern: state.pointee.system_flags & RFLAGS.df != 0 ? 0 &- op.pointee.imm : op.pointee.imm)
+  step(state, op.pointee.src, delta, op.pointee.shift)
+  step(state, op.pointee.dst, delta, op.pointee.shift)
+  if state.pointee.code_changed != 0 {
+    state.pointee.rip = instructionPointer(state, op + 1)
+    state.pointee.leave = LeaveReason.dispatch
+    return
+  }
+  return next(state, op)
+}
+
+@inline(__always)
+private func step(_ state: State, _ slot: UInt8, _ delta: UInt64, _ size: UInt8) {
+  let pointer = register(state, slot, as: UInt64.self)
+  let new = pointer.pointee &+ delta
+  switch size {
+  case 2: pointer.pointee = pointer.pointee & ~0xFFFF | new & 0xFFFF
+  case 4: pointer.pointee = new & 0xFFFF_FFFF
+  default: pointer.pointee = new
+  }
+}
