@@ -47,6 +47,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     state.pointee.jumps = context.pointee.jumps
     state.pointee.tlb_generation = 1
     state.pointee.jump_tag = 1 << 48
+    state.pointee.branch_epoch = BranchEpoch.first
     self.doorbells = doorbells
     if let hot {
       context.pointee.native = NativeCode()

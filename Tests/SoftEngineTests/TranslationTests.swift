@@ -210,4 +210,21 @@ import X86
       #expect(called.pointee.isEnteredFromOtherPages == isConnected)
     }
   }
+
+  @Test(arguments: [nil, 1] as [UInt8?])
+  func aStringInstructionMayChangeTheNextOne(translatedAfter hot: UInt8?) throws {
+    let processor = Processor(translateAfter: hot)
+    // MOVSB; MOV AL, 1; HLT
+    processor.code.copyMemory(from: [0xA4, 0xB0, 1, 0xF4] as [UInt8], byteCount: 4)
+    var registers = [UInt64](repeating: 0, count: 16)
+    registers[Int(General.rsi)] = Self.data + 0x100
+    registers[Int(General.rdi)] = Self.code + 2
+    for value in [7, 9, 200] as [UInt8] {
+      processor.data.storeBytes(of: value, toByteOffset: 0x100, as: UInt8.self)
+      #expect(try processor.run(at: 0, registers: registers, flags: 0) == "halt")
+      #expect(processor.registers[Int(General.rax)] == UInt64(value))
+      #expect(processor.registers[Int(General.rsi)] == registers[Int(General.rsi)] + 1)
+      #expect(processor.registers[Int(General.rdi)] == registers[Int(General.rdi)] + 1)
+    }
+  }
 }

@@ -90,7 +90,7 @@ typedef struct soft_cpu {
   uint64_t stack_mask;
   soft_jump *_Nonnull jumps;
   uint64_t jump_tag;
-  /// Supervisor mode: changes whenever translated code may no longer branch from page to page as it did. User mode: 0.
+  /// Changes whenever translated supervisor code may no longer branch from page to page as it did: `BranchEpoch`.
   uint32_t branch_epoch;
   /// Not zero: leave the interpreter at the next block.
   uint32_t attention;

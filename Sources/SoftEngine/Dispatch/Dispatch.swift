@@ -60,6 +60,7 @@ enum JumpCache {
   static let groupSize: UInt64 = 4096
   static let size = groupSize * 256
   static let pairSize: UInt64 = 64
+  private static let entrySize = MemoryLayout<soft_jump>.stride
 
   /// The entry of a block; nil: it is not here.
   @inline(__always)
@@ -74,7 +75,7 @@ enum JumpCache {
   @inline(__always)
   private static func pair(_ state: State, _ rip: UInt64) -> UnsafeMutablePointer<soft_jump> {
     let offset = group(rip) | (rip ^ rip &<< 6) & (groupSize &- pairSize)
-    return state.pointee.jumps + Int(truncatingIfNeeded: offset) / MemoryLayout<soft_jump>.stride
+    return state.pointee.jumps + Int(truncatingIfNeeded: offset) / entrySize
   }
 
   /// In bytes.
@@ -96,9 +97,8 @@ enum JumpCache {
     }
     for rip in [linear, linear &- 4096] {
       for set in 0..<2 {
-        let first = set * count + Int(truncatingIfNeeded: group(rip)) / MemoryLayout<soft_jump>.stride
-        (state.context.pointee.jumps + first)
-          .update(repeating: .none, count: Int(groupSize) / MemoryLayout<soft_jump>.stride)
+        let first = set * count + Int(truncatingIfNeeded: group(rip)) / entrySize
+        (state.context.pointee.jumps + first).update(repeating: .none, count: Int(groupSize) / entrySize)
       }
     }
   }

@@ -15,7 +15,7 @@ struct AddressSpaces {
   var supervisorJumps: UInt64 = 1
   var userJumps: UInt64 = 1
   /// `soft_cpu.branch_epoch` in supervisor mode.
-  var branchEpoch: UInt32 = 1
+  var branchEpoch = BranchEpoch.first
   /// 2 MiB regions that were translated by large pages since the last complete flush.
   var largeRegions = PageFilter()
   /// 1 GiB regions that were translated by one page.
@@ -79,4 +79,14 @@ struct PageFilter {
   mutating func removeAll() {
     for index in words.indices { words[index] = 0 }
   }
+}
+
+/// Numbers that `soft_cpu.branch_epoch` has.
+enum BranchEpoch {
+  /// What code has that was never connected; no processor's.
+  static let none: UInt32 = 0
+  /// The supervisor's first.
+  static let first: UInt32 = 1
+  /// User mode's, in which no branch is connected.
+  static let user = UInt32.max
 }

@@ -183,11 +183,15 @@ enum TLB {
 
   /// Translated code of the supervisor no longer branches from page to page as it did.
   static func startBranchEpoch(_ state: State) {
-    let next = state.context.pointee.spaces.branchEpoch &+ 1
-    // It does not come again while there is code that knows it.
-    if next == 0 { state.context.pointee.native?.fill() }
-    state.context.pointee.spaces.branchEpoch = max(next, 1)
-    if state.pointee.cpl != 3 { state.pointee.branch_epoch = max(next, 1) }
+    var next = state.context.pointee.spaces.branchEpoch &+ 1
+    if next == BranchEpoch.user {
+      // It does not come again while there is code that knows it.
+      state.context.pointee.native?.fill()
+      soft_request_attention(state, Attention.code)
+      next = BranchEpoch.first
+    }
+    state.context.pointee.spaces.branchEpoch = next
+    if state.pointee.branch_epoch != BranchEpoch.user { state.pointee.branch_epoch = next }
   }
 
   /// Forgets where blocks were found by RIP, in the current address space.
@@ -221,6 +225,6 @@ enum TLB {
     state.pointee.jumps = context.pointee.jumps + (isUser ? JumpCache.count : 0)
     let jumps = isUser ? context.pointee.spaces.userJumps : context.pointee.spaces.supervisorJumps
     state.pointee.jump_tag = UInt64(state.pointee.mode) << 59 | jumps << 48
-    state.pointee.branch_epoch = isUser ? 0 : context.pointee.spaces.branchEpoch
+    state.pointee.branch_epoch = isUser ? BranchEpoch.user : context.pointee.spaces.branchEpoch
   }
 }

@@ -66,7 +66,9 @@ final class NativeCode {
     }
     let end = cursor + bytes.count
     cursor = (end + 15) & ~15
-    for offset in end..<cursor { writable.base.storeBytes(of: Assembler.breakpoint, toByteOffset: offset, as: UInt8.self) }
+    for offset in end..<cursor {
+      writable.base.storeBytes(of: Assembler.breakpoint, toByteOffset: offset, as: UInt8.self)
+    }
     return true
   }
 

@@ -60,12 +60,11 @@ private func connect(_ state: State, _ op: MicroOp, _ target: MicroOp) {
 
 @inline(never)
 private func connectPages(_ state: State, _ op: MicroOp, _ target: MicroOp) {
-  guard let block = currentBlock(state), let entries = block.pointee.entries, state.pointee.branch_epoch != 0 else {
-    return
-  }
+  let epoch = state.pointee.branch_epoch
+  guard epoch != BranchEpoch.user, let block = currentBlock(state), let entries = block.pointee.entries else { return }
   let from = Int(block.pointee.native) &+ Int(entries[op - UnsafePointer(block.operations) + 1])
   state.context.pointee.native?.connect(
-    branchEndingAt: from, to: Block.of(target), epoch: state.pointee.branch_epoch)
+    branchEndingAt: from, to: Block.of(target), epoch: epoch)
 }
 
 @inline(__always)

@@ -10,10 +10,11 @@ struct Translator {
   /// The host has the guest's arithmetic flags.
   private var flagsAreInHost = false
   /// Direct branches whose targets are reached from behind the block, and their jumps there.
-  private var follows: [(index: Int, skips: [Int])] = []
-  /// Pushes or pops that are done one by one behind the block where they are not on one page of the TLB, the jumps there,
-  /// and where the block goes on.
-  private var stacks: [(index: Int, count: Int, skip: Int, end: Int)] = []
+  private var departures: [Departure] = []
+  /// Pushes or pops that are done one by one behind the block where they are not on one page of the TLB.
+  private var stackRuns: [StackRun] = []
+  /// Every routine that was asked for exists.
+  private var isComplete = true
   private let operations: UnsafeMutablePointer<soft_op>
   private let count: Int
   /// `code_page`; 0: it is not the supervisor's.
@@ -21,9 +22,23 @@ struct Translator {
   private let templates: [Template?]
   private let routines: Routines
 
+  private struct Departure {
+    let index: Int
+    let skips: [Int]
+    /// For another page, to be connected until the epoch changes.
+    let leavesPage: Bool
+  }
+
+  private struct StackRun {
+    let operations: Range<Int>
+    let skip: Int
+    /// Where the block goes on.
+    let end: Int
+  }
+
   private init(_ code: NativeCode, _ block: UnsafeMutablePointer<Block>, _ state: State) {
     routines = code.routines
-    supervisorPage = state.pointee.branch_epoch != 0 ? state.pointee.code_page : 0
+    supervisorPage = state.pointee.branch_epoch != BranchEpoch.user ? state.pointee.code_page : 0
     origin = code.cursor
     let operations = block.operations
     self.operations = operations
@@ -76,23 +91,23 @@ struct Translator {
       emit(index)
     }
     entries[count] = UInt32(a.count)
-    for (index, stackCount, skip, end) in stacks {
-      a.land(skip)
-      for each in index..<index + stackCount {
+    for run in stackRuns {
+      a.land(run.skip)
+      for each in run.operations {
         entries[each] = UInt32(a.count)
         emit(each)
       }
-      a.jump(to: end)
+      a.jump(to: run.end)
     }
-    for (index, skips) in follows {
-      for skip in skips { a.land(skip) }
-      if skips.count > 1 {
-        emitHandler(index, pointerAt: routines.leavePage)
+    for departure in departures {
+      for skip in departure.skips { a.land(skip) }
+      if departure.leavesPage {
+        emitHandler(departure.index, pointerAt: routines.leavePage)
       } else {
-        emitFollow(index)
+        emitFollow(departure.index)
       }
     }
-    guard code.append(a.bytes) else {
+    guard isComplete, code.append(a.bytes) else {
       entries.deallocate()
       return false
     }
@@ -113,8 +128,11 @@ struct Translator {
   }
 
   private mutating func call(_ routine: Int?) {
-    // Every routine that a template names exists.
-    a.call((routine ?? routines.attend) - origin)
+    guard let routine else {
+      isComplete = false
+      return
+    }
+    a.call(routine - origin)
   }
 
   private func place(_ slot: UInt8) -> HostAddress { NativeState.slot(slot) }
@@ -283,7 +301,7 @@ struct Translator {
     }
     if !isPush { a.loadAddress(.rax, .rax, size) }
     a.store(.rax, NativeState.stackPointer)
-    stacks.append((index, count, skip, a.count))
+    stackRuns.append(StackRun(operations: index..<index + count, skip: skip, end: a.count))
   }
 
   private mutating func emitBinary(_ index: Int, _ kind: Template.BinaryKind, _ size: Int, _ immediate: Bool) {
@@ -383,7 +401,7 @@ struct Translator {
       if let pages = supervisorPages(op) { return emitLeavePage(index, from: pages.from, to: pages.to) }
       return emitFollow(index)
     }
-    follows.append((index, [a.skip(if: condition, aligned: true)]))
+    departures.append(Departure(index: index, skips: [a.skip(if: condition, aligned: true)], leavesPage: false))
   }
 
   /// `code_page` now and at the target of a branch into another page, if both are in the supervisor's code.
@@ -407,14 +425,13 @@ struct Translator {
     a.align(1)
     a.calculate(.cmp, NativeState.codePage, longImmediate: from)
     let elsewhere = a.skip(if: HostCondition.notEqual)
-    // User mode's epoch is 0, too, but does not come here: this is not its code.
-    a.calculate(.cmp, NativeState.branchEpoch, longImmediate: 0, size: 4)
+    a.calculate(.cmp, NativeState.branchEpoch, longImmediate: Int32(bitPattern: BranchEpoch.none), size: 4)
     let epoch = a.count
     let changed = a.skip(if: HostCondition.notEqual)
     a.store(immediate: to, NativeState.codePage)
     let jump = a.skip(if: nil, aligned: true)
     assert(jump - epoch == NativeCode.epochDistance && epoch & 3 == 0)
-    follows.append((index, [elsewhere, changed, jump]))
+    departures.append(Departure(index: index, skips: [elsewhere, changed, jump], leavesPage: true))
   }
 
   /// Goes where a direct branch goes that does not lead to translated code.
