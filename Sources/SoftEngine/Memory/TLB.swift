@@ -48,6 +48,8 @@ enum TLB {
 
   /// Has writes to a page, by its physical address, go the slow way from now on; nil: all writes, once.
   static func forbidWrites(_ state: State, page: UInt64?) {
+    // Without paging no system flushes the TLB: this is when code is compared with what devices have written since.
+    guard state.pointee.cr0 & CR0.pg != 0 else { return flush(state) }
     let tlb = state.context.pointee.tlb
     if let page {
       soft_forbid_writes(tlb, count * sets, page)
