@@ -90,7 +90,7 @@ final class NativeCode {
   static let epochDistance = 24
 
   /// Has a direct branch into another page go to a block while the epoch is this one.
-  // Safety: as above; the old epoch does not come again, and code that is dead is left at once.
+  // Safety: the epoch is stored last, so whoever finds it finds the distance; the old one does not come again.
   func connect(branchEndingAt end: Int, to target: UnsafeMutablePointer<Block>, epoch: UInt32) {
     guard target.pointee.native != Block.notTranslated, !target.pointee.isDead else { return }
     target.pointee.isEnteredFromOtherPages = true

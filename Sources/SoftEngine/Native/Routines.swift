@@ -1,6 +1,7 @@
 import CSoftCPU
 
-/// Where translated code finds what it works with. RDI: the state; RSI: the block's first micro-operation; RAX, RCX, RDX and R8 to R11 hold nothing from one micro-operation to the next. The stack is as a handler finds it.
+/// Where translated code finds what it works with. RDI: the state; RSI: the block's first micro-operation; RAX, RCX, RDX
+/// and R8 to R11 hold nothing from one micro-operation to the next. The stack is as a handler finds it.
 enum NativeState {
   static let result = HostAddress(.rdi, soft_result_offset)
   static let carries = HostAddress(.rdi, soft_carries_offset)
