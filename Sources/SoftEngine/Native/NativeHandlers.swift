@@ -39,9 +39,15 @@ private func translate(_ state: State) -> Bool {
 
 @inline(never)
 private func connect(_ state: State, _ op: MicroOp, _ target: MicroOp) {
-  guard let block = currentBlock(state), let entries = block.pointee.entries else { return }
-  let from = Int(block.pointee.native) &+ Int(entries[op - UnsafePointer(block.operations) + 1])
-  state.context.pointee.native?.connect(branchEndingAt: from, to: Block.of(target))
+  guard let end = branchEnd(state, op) else { return }
+  state.context.pointee.native?.connect(branchEndingAt: end, to: Block.of(target))
+}
+
+/// Where in the translation a direct branch ends.
+@inline(__always)
+private func branchEnd(_ state: State, _ op: MicroOp) -> Int? {
+  guard let block = currentBlock(state), let entries = block.pointee.entries else { return nil }
+  return Int(block.pointee.native) &+ Int(entries[op - UnsafePointer(block.operations) + 1])
 }
 
 /// Goes where a direct branch of translated supervisor code goes in another page. Where translated code stands, too, the
@@ -61,10 +67,8 @@ private func connect(_ state: State, _ op: MicroOp, _ target: MicroOp) {
 @inline(never)
 private func connectPages(_ state: State, _ op: MicroOp, _ target: MicroOp) {
   let epoch = state.pointee.branch_epoch
-  guard epoch != BranchEpoch.user, let block = currentBlock(state), let entries = block.pointee.entries else { return }
-  let from = Int(block.pointee.native) &+ Int(entries[op - UnsafePointer(block.operations) + 1])
-  state.context.pointee.native?.connect(
-    branchEndingAt: from, to: Block.of(target), epoch: epoch)
+  guard epoch != BranchEpoch.user, let end = branchEnd(state, op) else { return }
+  state.context.pointee.native?.connect(branchEndingAt: end, to: Block.of(target), epoch: epoch)
 }
 
 @inline(__always)
