@@ -32,6 +32,18 @@ struct SoftMachineTests {
       try machine.start { true }
     }
 
+    /// Kicks the guest if `body` takes too long: one that is asleep for good would not be seen otherwise.
+    func watched(_ body: () -> Void) throws {
+      let done = try SharedEvent()
+      let watchdog = try HostThread("watchdog") { [self] in
+        done.event.wait(milliseconds: 20_000)
+        cpu.kick()
+      }
+      body()
+      done.event.signal()
+      watchdog.join()
+    }
+
     /// The port that the guest writes to next; nil: the vCPU was interrupted.
     func nextPort() -> UInt16? {
       while true {
@@ -57,22 +69,17 @@ struct SoftMachineTests {
     let edge = try EventDescriptor()
     try tiny.machine.connect(input: 5, edge: edge)
     #expect(tiny.nextPort() == 0xE1)
-    // A lost one would leave the guest asleep: the watchdog's kick shows it.
-    let done = try SharedEvent()
-    let watchdog = try HostThread("watchdog") {
-      done.event.wait(milliseconds: 20_000)
-      tiny.cpu.kick()
-    }
     var taken = 0
-    for round in 0..<30_000 {
-      edge.signal()
-      // Sometimes the guest is asleep by then, sometimes not.
-      for _ in 0..<round % 509 { spinHint() }
-      guard tiny.nextPort() == 0xE0 else { break }
-      taken += 1
+    // A lost one would leave the guest asleep.
+    try tiny.watched {
+      for round in 0..<30_000 {
+        edge.signal()
+        // Sometimes the guest is asleep by then, sometimes not.
+        for _ in 0..<round % 509 { spinHint() }
+        guard tiny.nextPort() == 0xE0 else { break }
+        taken += 1
+      }
     }
-    done.event.signal()
-    watchdog.join()
     #expect(taken == 30_000)
   }
 
@@ -88,20 +95,15 @@ struct SoftMachineTests {
     let edge = try EventDescriptor()
     try tiny.machine.connect(input: 5, edge: edge)
     #expect(tiny.nextPort() == 0xE1)
-    let done = try SharedEvent()
-    let watchdog = try HostThread("watchdog") {
-      done.event.wait(milliseconds: 20_000)
-      tiny.cpu.kick()
-    }
-    for _ in 0..<2_000 {
-      edge.signal()
-      guard tiny.nextPort() == 0xE0 else {
-        Issue.record("no interrupt came")
-        break
+    var taken = 0
+    try tiny.watched {
+      for _ in 0..<2_000 {
+        edge.signal()
+        guard tiny.nextPort() == 0xE0 else { break }
+        taken += 1
       }
     }
-    done.event.signal()
-    watchdog.join()
+    #expect(taken == 2_000)
   }
 
   @Test func nothingComesBetweenSTIAndCLI() throws {
