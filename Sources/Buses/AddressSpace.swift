@@ -11,6 +11,14 @@ public struct BusConflict: Error, Equatable, Sendable, CustomStringConvertible {
   }
 }
 
+/// Is told where writes are posted.
+public protocol PostedRanges: AnyObject, Sendable {
+  /// Reserves a slot; nil when there is none left, and then the claim's writes are waited for.
+  func reserve() -> Int?
+  /// Sets a reserved slot, or empties it.
+  func set(_ slot: Int, _ range: Range<UInt64>?)
+}
+
 /// The port or memory addresses of a machine and who answers each.
 ///
 /// Lookup takes no lock: a slot, once handed out, stays where it is, and moving or disabling it changes two
@@ -30,11 +38,13 @@ public final class AddressSpace: Sendable {
     // Safety: `targets` keeps a strong reference as long as the space lives.
     @usableFromInline var target: Unmanaged<BusTarget>
     @usableFromInline var region: Int
+    /// The claim's slot in `postedRanges`.
+    let posted: Int?
 
-    @usableFromInline
-    init(_ target: BusTarget, _ region: Int) {
+    init(_ target: BusTarget, _ region: Int, posted: Int?) {
       self.target = .passUnretained(target)
       self.region = region
+      self.posted = posted
     }
   }
 
@@ -46,17 +56,23 @@ public final class AddressSpace: Sendable {
   @usableFromInline nonisolated(unsafe) let slots: UnsafeMutablePointer<Slot>
   @usableFromInline let used = Atomic<Int>(0)
   private let targets = Mutex<[BusTarget]>([])
+  private let postedRanges: (any PostedRanges)?
 
-  public init(name: String, limit: UInt64) {
+  public init(name: String, limit: UInt64, postedRanges: (any PostedRanges)? = nil) {
     self.name = name
     self.limit = limit
+    self.postedRanges = postedRanges
     slots = .allocate(capacity: Self.capacity)
   }
 
   /// The 64 Ki I/O ports.
-  public static func ports() -> AddressSpace { AddressSpace(name: "port", limit: 0x1_0000) }
+  public static func ports(postedRanges: (any PostedRanges)? = nil) -> AddressSpace {
+    AddressSpace(name: "port", limit: 0x1_0000, postedRanges: postedRanges)
+  }
   /// Guest physical addresses that are not RAM.
-  public static func mmio() -> AddressSpace { AddressSpace(name: "memory", limit: 1 << 52) }
+  public static func mmio(postedRanges: (any PostedRanges)? = nil) -> AddressSpace {
+    AddressSpace(name: "memory", limit: 1 << 52, postedRanges: postedRanges)
+  }
 
   deinit {
     for index in 0..<used.load(ordering: .relaxed) { (slots + index).deinitialize(count: 1) }
@@ -65,10 +81,14 @@ public final class AddressSpace: Sendable {
 
   /// Claims a fixed range for the life of the machine; it is an error if any enabled claim overlaps it or if it
   /// does not fit below the limit.
+  ///
+  /// Posted writes are performed in their order, before any later access of any processor, but processors do not wait
+  /// for them. The range's writes must change nothing that a processor sees without an access or an interrupt: no
+  /// memory map, no doorbell, no event of the machine.
   @discardableResult
-  public func claim(_ base: UInt64, _ count: UInt64, for target: BusTarget, region: Int = 0) throws(BusConflict)
-    -> Claim
-  {
+  public func claim(
+    _ base: UInt64, _ count: UInt64, for target: BusTarget, region: Int = 0, isPosted: Bool = false
+  ) throws(BusConflict) -> Claim {
     guard count > 0, base < limit, count <= limit - base else {
       throw BusConflict(space: name, base: base, count: count)
     }
@@ -80,18 +100,18 @@ public final class AddressSpace: Sendable {
         throw BusConflict(space: name, base: base, count: count)
       }
     }
-    return try claimMovable(target, region: region, at: base, count)
+    return try claimMovable(target, region: region, at: base, count, isPosted: isPosted)
   }
 
   /// Claims a range that starts where `place` puts it, such as a BAR. Without a base it is disabled.
   public func claimMovable(
-    _ target: BusTarget, region: Int = 0, at base: UInt64? = nil, _ count: UInt64 = 0
+    _ target: BusTarget, region: Int = 0, at base: UInt64? = nil, _ count: UInt64 = 0, isPosted: Bool = false
   ) throws(BusConflict) -> Claim {
     let index = targets.withLock { targets -> Int? in
       let index = used.load(ordering: .relaxed)
       guard index < Self.capacity else { return nil }
       targets.append(target)
-      (slots + index).initialize(to: Slot(target, region))
+      (slots + index).initialize(to: Slot(target, region, posted: isPosted ? postedRanges?.reserve() : nil))
       used.store(index + 1, ordering: .releasing)
       return index
     }
@@ -104,9 +124,13 @@ public final class AddressSpace: Sendable {
   /// Moves a claim, or disables it when `base` is nil. A range that does not fit below the limit is disabled.
   public func place(_ claim: Claim, at base: UInt64?, _ count: UInt64) {
     slots[claim.index].count.store(0, ordering: .relaxed)
-    guard let base, count > 0, base < limit, count <= limit - base else { return }
-    slots[claim.index].base.store(base, ordering: .relaxed)
-    slots[claim.index].count.store(count, ordering: .releasing)
+    var range: Range<UInt64>?
+    if let base, count > 0, base < limit, count <= limit - base {
+      slots[claim.index].base.store(base, ordering: .relaxed)
+      slots[claim.index].count.store(count, ordering: .releasing)
+      range = base..<base + count
+    }
+    if let posted = slots[claim.index].posted { postedRanges?.set(posted, range) }
   }
 
   @inlinable

@@ -45,11 +45,12 @@ open class PCIDevice: Device, PCIFunction, @unchecked Sendable {
   }
 
   /// Lets BAR `bar` decode in `space`. With a window the guest reaches that memory without leaving the
-  /// vCPU, and accesses arrive here only where the engine cannot map it. Doorbells move with the BAR.
+  /// vCPU, and accesses arrive here only where the engine cannot map it. Doorbells move with the BAR. Writes may be
+  /// posted as `AddressSpace.claim` says.
   public func map(
-    bar: Int, in space: AddressSpace, window: DeviceWindow? = nil, doorbells: [BARDoorbell] = []
+    bar: Int, in space: AddressSpace, window: DeviceWindow? = nil, doorbells: [BARDoorbell] = [], isPosted: Bool = false
   ) throws(BusConflict) {
-    let claim = try space.claimMovable(self, region: bar)
+    let claim = try space.claimMovable(self, region: bar, isPosted: isPosted)
     add(Mapping(bar: bar, space: space, claim: claim, window: window, doorbells: doorbells))
   }
 

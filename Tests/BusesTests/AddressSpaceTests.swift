@@ -14,7 +14,36 @@ private final class Probe: BusTarget, @unchecked Sendable {
   }
 }
 
+/// Remembers where writes are posted; has two slots.
+private final class Posted: PostedRanges {
+  let ranges = Mutex<[Range<UInt64>?]>([])
+  func reserve() -> Int? {
+    ranges.withLock { ranges in
+      guard ranges.count < 2 else { return nil }
+      ranges.append(nil)
+      return ranges.count - 1
+    }
+  }
+  func set(_ slot: Int, _ range: Range<UInt64>?) { ranges.withLock { $0[slot] = range } }
+}
+
 @Suite struct AddressSpaceTests {
+  @Test func claimsOfPostedWritesAreToldAsTheyMove() throws {
+    let posted = Posted()
+    let mmio = AddressSpace.mmio(postedRanges: posted)
+    try mmio.claim(0x1000, 8, for: Probe(1))
+    try mmio.claim(0x2000, 8, for: Probe(2), isPosted: true)
+    let bar = try mmio.claimMovable(Probe(3), isPosted: true)
+    #expect(posted.ranges.withLock { $0 } == [0x2000..<0x2008, nil])
+    mmio.place(bar, at: 0x3000, 16)
+    #expect(posted.ranges.withLock { $0[1] } == 0x3000..<0x3010)
+    mmio.place(bar, at: nil, 16)
+    #expect(posted.ranges.withLock { $0[1] } == nil)
+    // Without a slot it answers all the same.
+    try mmio.claim(0x4000, 8, for: Probe(4), isPosted: true)
+    #expect(mmio.answers(0x4000))
+  }
+
   @Test func unclaimedAddressesReadOnesAndIgnoreWrites() {
     let ports = AddressSpace.ports()
     #expect(ports.read(0x300, .byte) == 0xFF)

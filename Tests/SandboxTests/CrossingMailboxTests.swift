@@ -211,6 +211,84 @@ private final class Counter: Sendable {
     #expect(bytes[8...].allSatisfy { $0 == 0xEE })
   }
 
+  @Test(arguments: spins)
+  func postedWritesArePerformedInOrderBeforeTheNextAccess(_ spins: Spins) throws {
+    let crossing = try Crossing()
+    let seen = Mutex<[UInt64]>([])
+    let server = try HostThread("server") {
+      var random = SeededGenerator(state: 3)
+      MailboxServer(crossing.device.mailboxes[0], spin: spins.server).serve { request in
+        random.dawdle()
+        guard request.operation == .portWrite else { return request.data.copyBytes(from: [0x5A]) }
+        seen.withLock { $0.append(request.address) }
+      }
+    }
+    let client = MailboxClient(crossing.launcher.mailboxes[0], spin: spins.client)
+    var random = SeededGenerator(state: 4)
+    var posted = 0
+    for round in 0..<200 {
+      random.dawdle()
+      // Now and then more than there is room for.
+      for _ in 0..<(round % 20 == 0 ? 100 : random.next() % 5) {
+        var value: UInt16 = 0xBEEF
+        guard client.post(.portWrite, UInt64(posted), width: 2, data: &value) else { break }
+        posted += 1
+      }
+      var byte: UInt8 = 0
+      #expect(client.access(.portRead, 0, width: 1, items: 1, data: &byte))
+      #expect(byte == 0x5A)
+      #expect(seen.withLock { $0.count } == posted)
+    }
+    #expect(seen.withLock { $0 } == Array(0..<UInt64(posted)))
+    crossing.launcher.mailboxes[0].close()
+    server.join()
+  }
+
+  @Test func aPostedWriteArrivesWithItsWidthAndIsWaitedForByFlush() throws {
+    let crossing = try Crossing()
+    let seen = Mutex<[String]>([])
+    try withServer(crossing, spin: 0) { request in
+      usleepMicroseconds(1000)
+      seen.withLock { $0.append("\(request.operation) \(request.address) \(Array(request.data))") }
+    } body: { client in
+      let bytes: [UInt8] = [1, 2, 3, 4, 5, 6, 7, 8]
+      for width in [1, 2, 4, 8] { #expect(client.post(.memoryWrite, UInt64(width), width: width, data: bytes)) }
+      client.flush()
+      #expect(seen.withLock { $0 } == [1, 2, 4, 8].map { "memoryWrite \($0) \(Array(bytes[..<$0]))" })
+      client.flush()
+      #expect(seen.withLock { $0.count } == 4)
+    }
+  }
+
+  @Test func anAccessComesAfterWhatAnotherProcessorHadPosted() throws {
+    let crossing = try Crossing(vcpus: 2)
+    let register = Atomic<Int>(0)
+    let servers = try (0..<2).map { index in
+      try HostThread("server\(index)") {
+        MailboxServer(crossing.device.mailboxes[index], spin: 1000).serve { request in
+          if request.operation == .portWrite {
+            usleepMicroseconds(20)
+            register.store(Int(request.data[0]), ordering: .sequentiallyConsistent)
+          } else {
+            request.data[0] = UInt8(register.load(ordering: .sequentiallyConsistent))
+          }
+        }
+      }
+    }
+    let clients = crossing.launcher.mailboxes.map { MailboxClient($0, spin: 1000) }
+    for round in 1...100 {
+      var byte = UInt8(round)
+      // Turns change; a write of the other processor in between has its place in the order.
+      #expect(clients[round & 1].post(.portWrite, 0, width: 1, data: [0]))
+      #expect(clients[round & 1 ^ 1].post(.portWrite, 0, width: 1, data: &byte))
+      byte = 0
+      #expect(clients[round & 1].access(.portRead, 0, width: 1, items: 1, data: &byte))
+      #expect(Int(byte) == round)
+    }
+    for mailbox in crossing.launcher.mailboxes { mailbox.close() }
+    for server in servers { server.join() }
+  }
+
   private func withServer(
     _ crossing: Crossing, spin: UInt64, _ handle: @escaping @Sendable (MailboxRequest) -> Void,
     body: (MailboxClient) throws -> Void
@@ -253,6 +331,22 @@ private final class Counter: Sendable {
     crossing.device.countEvent()
     #expect(crossing.launcher.postedEvents == 1)
     #expect(crossing.launcher.attention == 1)
+  }
+
+  @Test func writesArePostedInTheRangesThatDevicesName() throws {
+    let crossing = try Crossing()
+    #expect(!crossing.launcher.postsWrite(to: 0, width: 1, isPort: true))
+    crossing.device.setPostedRange(3, ofPorts: true, 0x1F0..<0x1F8)
+    crossing.device.setPostedRange(3, ofPorts: false, 0xF000_0000..<0xF000_1000)
+    let page = crossing.launcher
+    #expect(page.postsWrite(to: 0x1F0, width: 1, isPort: true) && page.postsWrite(to: 0x1F6, width: 2, isPort: true))
+    #expect(!page.postsWrite(to: 0x1F7, width: 2, isPort: true) && !page.postsWrite(to: 0x1EF, width: 2, isPort: true))
+    #expect(!page.postsWrite(to: 0x1F0, width: 1, isPort: false))
+    #expect(page.postsWrite(to: 0xF000_0FF8, width: 8, isPort: false))
+    crossing.device.setPostedRange(3, ofPorts: true, nil)
+    crossing.device.setPostedRange(-1, ofPorts: true, 0..<1)
+    crossing.device.setPostedRange(MachinePage.postedRangeCount, ofPorts: true, 0..<1)
+    #expect(!page.postsWrite(to: 0x1F0, width: 1, isPort: true) && !page.postsWrite(to: 0, width: 1, isPort: true))
   }
 
   @Test func aReaderSeesNoMixtureOfTwoMappings() throws {

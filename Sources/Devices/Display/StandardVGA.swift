@@ -86,7 +86,7 @@ final class StandardVGA: PCIDevice, Screen, @unchecked Sendable {
       try board.ports.claim(0x3C0, 0x20, for: self, region: Region.ports)
       // On PCs the data register answers at 0x1CF; 0x1D0 is where software of other machines aligns it.
       try board.ports.claim(0x1CE, 3, for: self, region: Region.dispiPorts)
-      try board.mmio.claim(0xA_0000, 0x2_0000, for: self, region: Region.window)
+      try board.mmio.claim(0xA_0000, 0x2_0000, for: self, region: Region.window, isPosted: true)
       try map(bar: BAR.frameBuffer, in: board.mmio, window: frameBuffer)
       try map(bar: BAR.registers, in: board.mmio)
       if let rom { try map(bar: BAR.rom, in: board.mmio, window: rom) }

@@ -34,10 +34,10 @@ public final class PIIX3IDE: PCIDevice, @unchecked Sendable {
     super.init(id: id, configuration: configuration)
     do throws(BusConflict) {
       for (channel, ports) in zip(channels, Self.legacy) {
-        try board.ports.claim(ports.command, 8, for: channel, region: IDEChannel.Region.command)
-        try board.ports.claim(ports.control, 1, for: channel, region: IDEChannel.Region.control)
+        try board.ports.claim(ports.command, 8, for: channel, region: IDEChannel.Region.command, isPosted: true)
+        try board.ports.claim(ports.control, 1, for: channel, region: IDEChannel.Region.control, isPosted: true)
       }
-      try map(bar: Self.busMasterBAR, in: board.ports)
+      try map(bar: Self.busMasterBAR, in: board.ports, isPosted: true)
     } catch {
       throw DeviceError("piix3-ide: \(error)")
     }

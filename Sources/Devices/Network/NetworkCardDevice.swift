@@ -87,8 +87,8 @@ class NetworkCardDevice<Chip: NetworkChip>: PCIDevice, NetworkReceiver, @uncheck
       throw DeviceError("PCI \(String(slot, radix: 16)).\(function) is already taken")
     }
     do throws(BusConflict) {
-      try map(bar: memoryBAR, in: board.mmio)
-      try map(bar: ioBAR, in: board.ports)
+      try map(bar: memoryBAR, in: board.mmio, isPosted: true)
+      try map(bar: ioBAR, in: board.ports, isPosted: true)
     } catch {
       throw DeviceError("\(error)")
     }

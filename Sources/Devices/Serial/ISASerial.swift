@@ -26,7 +26,7 @@ public final class ISASerial: Device, CharacterReceiver, @unchecked Sendable {
     self.backend = backend
     clock = board.clock
     super.init(id: id)
-    try board.claim(ports: base, 8, for: self)
+    try board.claim(ports: base, 8, for: self, isPosted: true)
     let timer = board.timers.timer { [weak self] in self?.timeoutExpired() }
     state.withLock { $0.timeout = timer }
     backend?.attach(self)

@@ -108,7 +108,9 @@ private final class DeviceMachine: Sendable {
     let workers = WorkerThreads(channel: channel, page: page, spin: handoff.spin)
     let guestMemory = GuestMemory(regions)
     let board = Board(
-      memory: guestMemory, interrupts: InterruptFabric(sink: interrupts), timers: queue,
+      memory: guestMemory, ports: .ports(postedRanges: SharedPostedRanges(page, ofPorts: true)),
+      mmio: .mmio(postedRanges: SharedPostedRanges(page, ofPorts: false)),
+      interrupts: InterruptFabric(sink: interrupts), timers: queue,
       events: events, mapper: SharedMemoryMapper(page),
       resources: resources, workers: workers, deviceMemory: deviceMemory.bytes)
     ports = board.ports
@@ -170,6 +172,7 @@ private final class DeviceMachine: Sendable {
       case .portWrite: ports.writeString(request.address, width, from: UnsafeRawBufferPointer(data))
       case .memoryRead: mmio.readString(request.address, width, into: data)
       case .memoryWrite: mmio.writeString(request.address, width, from: UnsafeRawBufferPointer(data))
+      case .flush: break
       }
       return
     }
@@ -178,6 +181,7 @@ private final class DeviceMachine: Sendable {
     case .portWrite: ports.write(request.address, width, load(width, data))
     case .memoryRead: store(mmio.read(request.address, width), width, data)
     case .memoryWrite: mmio.write(request.address, width, load(width, data))
+    case .flush: break
     }
   }
 

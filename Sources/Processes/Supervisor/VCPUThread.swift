@@ -157,9 +157,11 @@ final class VCPUThread<Machine: VirtualMachine>: Sendable {
     case .run: return true
     case .pause:
       _ = cpu.run(.finish)
+      mailbox.flush()
       gate.arrive(word)
       return true
     case .reset:
+      mailbox.flush()
       do throws(EngineFailure) {
         try cpu.reset()
         if let start { try cpu.begin(at: start.state) }
@@ -202,9 +204,11 @@ final class VCPUThread<Machine: VirtualMachine>: Sendable {
       return memory(.memoryWrite, address, width, UnsafeMutableRawPointer(mutating: data))
     case .interrupted, .halt: return true
     case .tripleFault:
+      mailbox.flush()
       reports.post(.tripleFault)
       return false
     case .failure(let failure):
+      mailbox.flush()
       reports.post(.failure(failure))
       return false
     }
@@ -215,6 +219,12 @@ final class VCPUThread<Machine: VirtualMachine>: Sendable {
     _ operation: MailboxOperation, _ address: UInt64, _ width: Int, _ count: Int, _ data: UnsafeMutableRawPointer
   ) -> Bool {
     let fits = Mailbox.capacity / width
+    if count == 1, operation == .portWrite || operation == .memoryWrite,
+      page.postsWrite(to: address, width: width, isPort: operation == .portWrite),
+      mailbox.post(operation, address, width: width, data: data)
+    {
+      return true
+    }
     if count <= fits {
       if mailbox.access(operation, address, width: width, items: count, data: data) { return true }
     } else {

@@ -26,7 +26,7 @@ public struct SharedMapping: Sendable, Equatable {
 }
 
 /// The shared memory between the launcher and the device process: one page of machine state, the connections of
-/// interrupts and doorbells, then the mailboxes.
+/// interrupts and doorbells, then the mailboxes. Beside the map the page says where writes are posted.
 ///
 /// The memory map's slots are written by the device process under a sequence number each (odd while it writes)
 /// and read by vCPU threads. `attention` counts what a vCPU must look at before it runs on: map changes and posted events.
@@ -52,12 +52,25 @@ public final class MachinePage: @unchecked Sendable {
     let attention = Atomic<UInt32>(0)
   }
 
+  /// Addresses at which writes are posted; empty while `count` is 0.
+  struct PostedRange: ~Copyable {
+    let base = Atomic<UInt64>(0)
+    let count = Atomic<UInt64>(0)
+  }
+
+  /// Ranges of posted writes in each address space.
+  public static let postedRangeCount = 16
+
   private static let slotsOffset = 64
+  private static let rangesOffset = 2048
+  private static let orderOffset = 3072
   private static let connectionsOffset = 4096
   private static let mailboxOffset = connectionsOffset + ConnectionTable.size
   private let mapping: Mapping
   private let header: UnsafeMutablePointer<Header>
   private let slots: UnsafeMutablePointer<Slot>
+  /// Of ports, then of memory.
+  private let ranges: UnsafeMutablePointer<PostedRange>
   public let mailboxes: [MailboxSlot]
   public let connections: ConnectionTable
 
@@ -70,12 +83,40 @@ public final class MachinePage: @unchecked Sendable {
     let base = mapping.base
     header = base.assumingMemoryBound(to: Header.self)
     slots = (base + Self.slotsOffset).assumingMemoryBound(to: Slot.self)
-    mailboxes = (0..<vcpus).map { MailboxSlot(base + Self.mailboxOffset + $0 * MailboxSlot.stride) }
+    ranges = (base + Self.rangesOffset).assumingMemoryBound(to: PostedRange.self)
+    let order = (base + Self.orderOffset).assumingMemoryBound(to: PostedOrder.self)
+    mailboxes = (0..<vcpus).map { MailboxSlot(base + Self.mailboxOffset + $0 * MailboxSlot.stride, order: order) }
     connections = ConnectionTable(base + Self.connectionsOffset, initialize: initialize)
     guard initialize else { return }
     header.initialize(to: Header())
     for index in 0..<Self.slotCount { (slots + index).initialize(to: Slot()) }
+    for index in 0..<2 * Self.postedRangeCount { (ranges + index).initialize(to: PostedRange()) }
+    order.initialize(to: PostedOrder())
     for mailbox in mailboxes { mailbox.initialize() }
+  }
+
+  /// Device side, one writer at a time: sets or empties one of the ranges in which writes are posted.
+  public func setPostedRange(_ index: Int, ofPorts: Bool, _ range: Range<UInt64>?) {
+    guard 0..<Self.postedRangeCount ~= index else { return }
+    let entry = ranges + (ofPorts ? index : index + Self.postedRangeCount)
+    entry.pointee.count.store(0, ordering: .releasing)
+    guard let range else { return }
+    entry.pointee.base.store(range.lowerBound, ordering: .relaxed)
+    entry.pointee.count.store(UInt64(range.count), ordering: .releasing)
+  }
+
+  /// Launcher side: whether a write of `width` bytes may be posted. An answer that a guest's change of the map has just
+  /// made wrong does no harm: what answers at the address is found when the write is performed.
+  @inline(__always)
+  public func postsWrite(to address: UInt64, width: Int, isPort: Bool) -> Bool {
+    let first = isPort ? 0 : Self.postedRangeCount
+    for index in first..<first + Self.postedRangeCount {
+      let count = ranges[index].count.load(ordering: .acquiring)
+      if count == 0 { continue }
+      let offset = address &- ranges[index].base.load(ordering: .relaxed)
+      if offset < count, UInt64(width) <= count - offset { return true }
+    }
+    return false
   }
 
   /// Where a forbidden system call of the device process is recorded.
