@@ -4,7 +4,7 @@ import X86
 extension Lowering {
   /// The micro-operations of an instruction; true: the block ends.
   mutating func lower(_ i: Instruction) -> Bool {
-    if i.prefixes.contains(.lock) { return complex(i) }
+    if i.prefixes.contains(.lock) { return lowerLocked(i) }
     if !i.attributes.isDisjoint(with: .vector), let ends = lowerVector(i) { return ends }
     let place = place
     switch i.operation {
@@ -38,8 +38,9 @@ extension Lowering {
         $0.dst = dst
       }
       return false
+    case .cmpxchg, .cmpxchg16b, .xadd: return lowerLocked(i)
     case .xchg:
-      guard let dst = slot(i.operands[0]), let src = slot(i.operands[1]) else { return complex(i) }
+      guard let dst = slot(i.operands[0]), let src = slot(i.operands[1]) else { return lowerLocked(i) }
       sized(.exchange, i.operands[0].size) {
         $0.dst = dst
         $0.src = src
@@ -104,6 +105,14 @@ extension Lowering {
     case .leave: return leave(i)
     case .movs, .stos, .lods: return string(i)
     case .cli, .clac, .stac, .swapgs, .sti: return privileged(i)
+    case .rdtsc, .rdtscp:
+      complex(i, i.operation == .rdtsc ? softRDTSC : softRDTSCP)
+      return false
+    case .pushf:
+      guard is64, i.operandSize == 8 else { return complex(i) }
+      emit(softReadFlags) { $0.dst = Slot.temporary0 }
+      pushValue(8, from: Slot.temporary0)
+      return false
     default: return lowerBranch(i)
     }
   }
@@ -274,7 +283,7 @@ extension Lowering {
   }
 
   private mutating func bitTest(_ i: Instruction) -> Bool {
-    guard i.operandSize >= 4, let dst = slot(i.operands[0]) else { return complex(i) }
+    guard i.operandSize >= 4, let dst = slot(i.operands[0]) else { return lowerLocked(i) }
     let handlers: (soft_handler, soft_handler) =
       switch i.operation {
       case .bt: (softBT32, softBT64)
@@ -384,8 +393,8 @@ extension Lowering {
 
   /// MOVS, STOS and LODS without a REP prefix.
   private mutating func string(_ i: Instruction) -> Bool {
-    guard i.prefixes.isDisjoint(with: [.rep, .repne]) else { return complex(i) }
     let size = i.opcode & 1 == 0 ? 1 : i.operandSize
+    guard i.prefixes.isDisjoint(with: [.rep, .repne]) else { return repeated(i, size) }
     let accumulator = Slot.general(General.rax)
     let value = i.operation == .movs ? Slot.temporary0 : accumulator
     if i.operation != .stos {
@@ -399,6 +408,14 @@ extension Lowering {
       $0.src = i.operation == .stos ? Slot.sink : Slot.general(General.rsi)
       $0.dst = i.operation == .lods ? Slot.sink : Slot.general(General.rdi)
       $0.shift = i.addressSize
+    }
+    return false
+  }
+
+  private mutating func repeated(_ i: Instruction, _ size: UInt8) -> Bool {
+    guard is64, i.addressSize == 8, i.segment < 4, i.operation != .lods else { return complex(i) }
+    complex(i, i.operation == .movs ? softRepeatMove : softRepeatStore) {
+      $0.shift = UInt8(truncatingIfNeeded: size.trailingZeroBitCount)
     }
     return false
   }

@@ -57,10 +57,11 @@ struct Lowering {
   }
 
   /// The instruction as one operation, of whose common case `handler` knows more.
-  mutating func complex(_ i: Instruction, _ handler: soft_handler) {
+  mutating func complex(_ i: Instruction, _ handler: soft_handler, _ fill: (inout soft_op) -> Void = { _ in }) {
     let next = place.next(i)
     instructions.append(i)
     emit(handler) {
+      fill(&$0)
       $0.imm = Int64(bitPattern: next)
       $0.dst = Self.wholeMark
     }

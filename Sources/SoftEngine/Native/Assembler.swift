@@ -36,7 +36,13 @@ enum HostOperation: UInt8 {
   case cmp = 7
 }
 
-/// The shifts, by the number in ModRM (SDM vol. 2, table A-6, group 2).
+/// The rotations, by the number in ModRM (SDM vol. 2, table A-6, group 2).
+enum HostRotation: UInt8 {
+  case rol = 0
+  case ror = 1
+}
+
+/// The shifts, likewise.
 enum HostShift: UInt8 {
   case shl = 4
   case shr = 5
@@ -221,9 +227,19 @@ struct Assembler {
     bytes.append(count)
   }
 
+  mutating func rotate(_ rotation: HostRotation, _ register: HostRegister, by count: UInt8, size: Int) {
+    registers([0xC1], size: size, rotation.rawValue, register)
+    bytes.append(count)
+  }
+
   /// By CL.
   mutating func shiftByCL(_ shift: HostShift, _ register: HostRegister, size: Int) {
     registers([size == 1 ? 0xD2 : 0xD3], size: size, shift.rawValue, register, byte: size == 1 ? register.rawValue : 0)
+  }
+
+  /// IMUL of two registers.
+  mutating func multiply(_ to: HostRegister, _ from: HostRegister, size: Int) {
+    registers([0x0F, 0xAF], size: size, to.rawValue, from)
   }
 
   /// All bits of the register become CF.

@@ -18,6 +18,10 @@ enum Template {
   case shift(HostShift, size: Int)
   /// By a register, without flags.
   case shiftFreely(HostShift, size: Int)
+  /// ROL and ROR whose flags nothing asks for, by an immediate.
+  case rotate(HostRotation, size: Int)
+  /// The same of IMUL, by a register or an immediate.
+  case multiply(size: Int, immediate: Bool)
   case setIf
   case moveIf(size: Int)
   case branch(UInt8)
@@ -40,7 +44,7 @@ enum Template {
     guard let template = table[address(op.handler)] else { return nil }
     switch template {
     // By CL, which may be 0 and leave the flags alone.
-    case .shift(_, let size):
+    case .shift(_, let size), .rotate(_, let size):
       guard op.src == Slot.zero, (1..<UInt8(8 * size)).contains(shiftCount(op, size: size)) else { return nil }
     // 16-bit targets wrap within the segment.
     case .branch, .jump: if op.shift == 2 { return nil }
@@ -108,6 +112,14 @@ enum Template {
     add(.shl) { .shift(.shl, size: $0) }
     add(.shr) { .shift(.shr, size: $0) }
     add(.sar) { .shift(.sar, size: $0) }
+    for (handlers, shift) in [(SizedHandlers.rol, HostRotation.rol), (.ror, .ror)] {
+      add(handlers.handlers.2, .rotate(shift, size: 4))
+      add(handlers.handlers.3, .rotate(shift, size: 8))
+    }
+    for (handlers, immediate) in [(SizedHandlers.multiply, false), (.multiplyImmediate, true)] {
+      add(handlers.handlers.2, .multiply(size: 4, immediate: immediate))
+      add(handlers.handlers.3, .multiply(size: 8, immediate: immediate))
+    }
     let free: [(soft_handler, HostShift, Int)] = [
       (softSHLX32, .shl, 4), (softSHLX64, .shl, 8), (softSHRX32, .shr, 4), (softSHRX64, .shr, 8),
       (softSARX32, .sar, 4), (softSARX64, .sar, 8),

@@ -19,7 +19,7 @@ struct Translator {
   private let count: Int
   /// `code_page`; 0: it is not the supervisor's.
   private let supervisorPage: UInt64
-  private let templates: [Template?]
+  private var templates: [Template?]
   private let routines: Routines
 
   private struct Departure {
@@ -44,6 +44,12 @@ struct Translator {
     self.operations = operations
     count = block.pointee.operationCount
     templates = (0..<count).map { Template.of(operations[$0]) }
+    for index in 0..<count {
+      switch templates[index] {
+      case .rotate, .multiply: if !flagsAreDead(after: index) { templates[index] = nil }
+      default: break
+      }
+    }
   }
 
   /// Translates a block that is being entered, whose operations lead into the code from then on; false: it stays as it
@@ -208,6 +214,21 @@ struct Translator {
       a.shiftByCL(kind, .rax, size: size)
       flagsAreInHost = false
       setRegister(op.dst, size: size)
+    case .rotate(let kind, let size):
+      a.load(.rax, place(op.dst), size: size)
+      a.rotate(kind, .rax, by: Template.shiftCount(op, size: size), size: size)
+      flagsAreInHost = false
+      setRegister(op.dst, size: size)
+    case .multiply(let size, let immediate):
+      if immediate {
+        a.move(.rax, immediate: Self.immediate(op, size: size))
+      } else {
+        a.load(.rax, place(op.dst), size: size)
+      }
+      a.load(.rcx, place(op.src), size: size)
+      a.multiply(.rax, .rcx, size: size)
+      flagsAreInHost = false
+      setRegister(op.dst, size: size)
     case .setIf: a.set(hostCondition(op.base), place(op.dst))
     case .moveIf(let size):
       let condition = hostCondition(op.base)
@@ -346,7 +367,7 @@ struct Translator {
     var next = index + 1
     while next < count {
       switch templates[next] {
-      case .nothing, .move, .moveImmediate, .extend, .address, .shiftFreely: next += 1
+      case .nothing, .move, .moveImmediate, .extend, .address, .shiftFreely, .rotate, .multiply: next += 1
       case .binary: return true
       default: return false
       }

@@ -140,6 +140,56 @@ private func multiply<Value: FixedWidthInteger & UnsignedInteger>(
   return next(state, op)
 }
 
+/// Bytes that a forward repeated string instruction, of items as `shift` says, moves at once, which do not leave the page
+/// at `pointer`; nil: it is not done at once.
+@inline(__always)
+private func repeatedBytes(_ state: State, _ op: MicroOp) -> UInt64? {
+  let count = register(state, Slot.general(General.rcx), as: UInt64.self).pointee
+  guard count &- 1 < 4096, state.pointee.system_flags & RFLAGS.df == 0 else { return nil }
+  return count &<< UInt64(op.pointee.shift)
+}
+
+/// Where so many bytes stand at a pointer if they are on one page that permits the access.
+@inline(__always)
+private func span(_ state: State, _ slot: UInt8, _ bytes: UInt64, write: Bool) -> UnsafeMutableRawPointer? {
+  let linear = register(state, slot, as: UInt64.self).pointee
+  guard linear & 4095 &+ bytes <= 4096 else { return nil }
+  return lookUp(state, linear, width: 1, write: write)
+}
+
+@inline(__always)
+private func advance(_ state: State, _ slot: UInt8, _ bytes: UInt64) {
+  setRegister(state, slot, register(state, slot, as: UInt64.self).pointee &+ bytes)
+}
+
+/// REP STOS with 64-bit addresses.
+@c func softRepeatStore(_ state: State, _ op: MicroOp) {
+  let destination = Slot.general(General.rdi)
+  guard let bytes = repeatedBytes(state, op), let to = span(state, destination, bytes, write: true) else {
+    return tail(state, op, softComplex)
+  }
+  let shift = Int(op.pointee.shift)
+  soft_store_items(
+    to, register(state, Slot.general(General.rax), as: UInt64.self).pointee, Int(bytes) &>> shift, 1 &<< shift)
+  advance(state, destination, bytes)
+  setRegister(state, Slot.general(General.rcx), 0 as UInt64)
+  return next(state, op)
+}
+
+/// REP MOVS with 64-bit addresses.
+@c func softRepeatMove(_ state: State, _ op: MicroOp) {
+  let (source, destination) = (Slot.general(General.rsi), Slot.general(General.rdi))
+  guard let bytes = repeatedBytes(state, op), let to = span(state, destination, bytes, write: true),
+    let from = span(state, source, bytes, write: false)
+  else { return tail(state, op, softComplex) }
+  let shift = Int(op.pointee.shift)
+  soft_move_items(to, from, Int(bytes) &>> shift, 1 &<< shift)
+  advance(state, source, bytes)
+  advance(state, destination, bytes)
+  setRegister(state, Slot.general(General.rcx), 0 as UInt64)
+  return next(state, op)
+}
+
 @inline(__always)
 private func step(_ state: State, _ slot: UInt8, _ delta: UInt64, _ size: UInt8) {
   let pointer = register(state, slot, as: UInt64.self)

@@ -20,6 +20,31 @@ import CSoftCPU
   return tail(state, op, softDispatchShadowed)
 }
 
+@c func softReadFlags(_ state: State, _ op: MicroOp) {
+  setRegister(state, op.pointee.dst, state.rflags & ~(RFLAGS.rf | RFLAGS.vm))
+  return next(state, op)
+}
+
+@c func softRDTSC(_ state: State, _ op: MicroOp) {
+  guard state.pointee.cr4 & CR4.tsd == 0 else { return tail(state, op, softComplex) }
+  readTimeStampCounter(state)
+  return next(state, op)
+}
+
+@c func softRDTSCP(_ state: State, _ op: MicroOp) {
+  guard state.pointee.cr4 & CR4.tsd == 0 else { return tail(state, op, softComplex) }
+  readTimeStampCounter(state)
+  setRegister(state, Slot.general(General.rcx), state.pointee.tsc_aux & 0xFFFF_FFFF)
+  return next(state, op)
+}
+
+@inline(never)
+private func readTimeStampCounter(_ state: State) {
+  let count = state.timeStampCounter
+  setRegister(state, Slot.general(General.rax), count & 0xFFFF_FFFF)
+  setRegister(state, Slot.general(General.rdx), count >> 32)
+}
+
 @c func softCLAC(_ state: State, _ op: MicroOp) {
   guard state.pointee.cpl == 0, state.pointee.checks_accesses == 0 else { return tail(state, op, softComplex) }
   state.pointee.system_flags &= ~RFLAGS.ac
