@@ -20,6 +20,10 @@ soft_tlb_entry *soft_make_tlb(size_t count) { return make_table(count, sizeof(so
 
 soft_jump *soft_make_jumps(size_t count) { return make_table(count, sizeof(soft_jump)); }
 
+uint64_t *soft_make_block_table(size_t count) { return make_table(count, sizeof(uint64_t)); }
+
+void soft_free_block_table(uint64_t *table, size_t count) { munmap(table, count * sizeof(uint64_t)); }
+
 void soft_free_tlb(soft_tlb_entry *tlb, size_t count) { munmap(tlb, count * sizeof(soft_tlb_entry)); }
 
 void soft_free_jumps(soft_jump *jumps, size_t count) { munmap(jumps, count * sizeof(soft_jump)); }
@@ -49,12 +53,13 @@ void soft_move_items(void *to, const void *from, size_t count, size_t width) {
 }
 
 void soft_store_items(void *to, uint64_t value, size_t count, size_t width) {
-  if (width == 1) {
-    memset(to, (int)(value & 0xFF), count);
-    return;
-  }
   char *target = to;
-  for (size_t index = 0; index < count; index++, target += width) memcpy(target, &value, width);
+  switch (width) {
+    case 1: memset(to, (int)(value & 0xFF), count); break;
+    case 2: for (size_t index = 0; index < count; index++) memcpy(target + index * 2, &value, 2); break;
+    case 4: for (size_t index = 0; index < count; index++) memcpy(target + index * 4, &value, 4); break;
+    default: for (size_t index = 0; index < count; index++) memcpy(target + index * 8, &value, 8); break;
+  }
 }
 
 void soft_keep_global(soft_tlb_entry *entries, size_t count, uint64_t old, uint64_t generation) {

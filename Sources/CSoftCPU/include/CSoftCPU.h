@@ -337,6 +337,10 @@ soft_jump *_Nonnull soft_make_jumps(size_t count);
 void soft_free_tlb(soft_tlb_entry *_Nonnull tlb, size_t count);
 void soft_free_jumps(soft_jump *_Nonnull jumps, size_t count);
 
+/// `count` zeroed words, which the host backs when they are first used.
+uint64_t *_Nonnull soft_make_block_table(size_t count);
+void soft_free_block_table(uint64_t *_Nonnull table, size_t count);
+
 /// `count` zeroed pages, which the host backs when they are first used; NULL: no memory.
 soft_code_page *_Nullable soft_make_code_pages(size_t count);
 void soft_free_code_pages(soft_code_page *_Nullable pages);

@@ -12,7 +12,6 @@ struct Block {
 
   // What a search looks at comes first, and all fits a line of the host's cache; the operations stand behind it.
   let physical: UInt64
-  var nextInBucket: UnsafeMutablePointer<Block>?
   /// Physical address of the second page that its last instruction reaches into, or `noPage`.
   let secondPage: UInt64
   let mode: UInt8
@@ -70,8 +69,9 @@ extension UnsafeMutablePointer where Pointee == Block {
 
 /// The predecoded code of one vCPU, by physical address and mode.
 struct BlockCache {
-  private static let bucketBits: UInt64 = 17
-  private static let bucketCount = 1 << Int(bucketBits)
+  private static let placeBits: UInt64 = 19
+  private static let placeCount = 1 << Int(placeBits)
+  private static let placeMask = placeCount - 1
 
   /// The blocks made from a page of guest memory.
   private struct Page {
@@ -91,7 +91,9 @@ struct BlockCache {
     }
   }
 
-  private let buckets: UnsafeMutablePointer<UnsafeMutablePointer<Block>?>
+  /// Where a block is found, from its key's place on: its address and above it 16 bits of the key, so that the host's
+  /// cache misses the block that is looked for and no other. 0: nothing, where a search ends.
+  private let table: UnsafeMutablePointer<UInt64>
   private var pages: [UInt64: Page] = [:]
   /// The jump caches may still lead to them.
   private var dead: [UnsafeMutablePointer<Block>] = []
@@ -102,21 +104,32 @@ struct BlockCache {
   /// So many dead ones are kept, since to free them the jump caches must be emptied.
   private static let deadLimit = 2048
 
-  init() {
-    buckets = .allocate(capacity: Self.bucketCount)
-    buckets.initialize(repeating: nil, count: Self.bucketCount)
+  init() { table = soft_make_block_table(Self.placeCount) }
+
+  /// The multiplier is 2^64 divided by the golden ratio: neighbours end up far apart.
+  private static func hash(_ physical: UInt64, _ mode: UInt8) -> UInt64 {
+    (physical &<< 8 | UInt64(mode)) &* 0x9E37_79B9_7F4A_7C15
   }
 
-  private func bucket(_ physical: UInt64) -> Int {
-    // The multiplier is 2^64 divided by the golden ratio: neighbours end up far apart.
-    Int(truncatingIfNeeded: (physical &* 0x9E37_79B9_7F4A_7C15) &>> (64 &- Self.bucketBits))
+  private static func place(_ hash: UInt64) -> Int { Int(truncatingIfNeeded: hash &>> (64 &- placeBits)) }
+
+  private static func entry(_ block: UnsafeMutablePointer<Block>) -> UInt64 {
+    let hash = hash(block.pointee.physical, block.pointee.mode)
+    return UInt64(UInt(bitPattern: block)) | (hash &>> 16) &<< 48
+  }
+
+  private static func block(_ entry: UInt64) -> UnsafeMutablePointer<Block>? {
+    UnsafeMutablePointer(bitPattern: UInt(entry & 0xFFFF_FFFF_FFFF))
   }
 
   func find(physical: UInt64, mode: UInt8) -> UnsafeMutablePointer<Block>? {
-    var candidate = buckets[bucket(physical)]
-    while let block = candidate {
-      if block.pointee.physical == physical, block.pointee.mode == mode { return block }
-      candidate = block.pointee.nextInBucket
+    let hash = Self.hash(physical, mode)
+    var place = Self.place(hash)
+    while let block = Self.block(table[place]) {
+      if table[place] &>> 48 == (hash &>> 16) & 0xFFFF, block.pointee.physical == physical, block.pointee.mode == mode {
+        return block
+      }
+      place = (place &+ 1) & Self.placeMask
     }
     return nil
   }
@@ -125,9 +138,9 @@ struct BlockCache {
   mutating func insert(
     _ block: UnsafeMutablePointer<Block>, _ host: UnsafeMutableRawPointer, _ secondHost: UnsafeMutableRawPointer?
   ) {
-    let bucket = bucket(block.pointee.physical)
-    block.pointee.nextInBucket = buckets[bucket]
-    buckets[bucket] = block
+    var place = Self.place(Self.hash(block.pointee.physical, block.pointee.mode))
+    while table[place] != 0 { place = (place &+ 1) & Self.placeMask }
+    table[place] = Self.entry(block)
     count += 1
     add(block, to: block.pointee.physical, host, count: block.pointee.length)
     if let secondHost { add(block, to: block.pointee.secondPage, secondHost, count: block.pointee.tail) }
@@ -180,19 +193,26 @@ struct BlockCache {
     if block.pointee.isEnteredFromOtherPages { TLB.startBranchEpoch(state) }
     dead.append(block)
     count -= 1
-    let bucket = bucket(block.pointee.physical)
-    if buckets[bucket] == block {
-      buckets[bucket] = block.pointee.nextInBucket
-      return
+    forget(block)
+  }
+
+  /// Takes a block out of the table. What follows moves up, so that no search ends before it.
+  private func forget(_ block: UnsafeMutablePointer<Block>) {
+    var hole = Self.place(Self.hash(block.pointee.physical, block.pointee.mode))
+    while Self.block(table[hole]) != block {
+      guard table[hole] != 0 else { return }
+      hole = (hole &+ 1) & Self.placeMask
     }
-    var previous = buckets[bucket]
-    while let candidate = previous {
-      if candidate.pointee.nextInBucket == block {
-        candidate.pointee.nextInBucket = block.pointee.nextInBucket
-        return
-      }
-      previous = candidate.pointee.nextInBucket
+    var place = hole
+    while true {
+      place = (place &+ 1) & Self.placeMask
+      guard let next = Self.block(table[place]) else { break }
+      let wanted = Self.place(Self.hash(next.pointee.physical, next.pointee.mode))
+      guard (place &- wanted) & Self.placeMask >= (place &- hole) & Self.placeMask else { continue }
+      table[hole] = table[place]
+      hole = place
     }
+    table[hole] = 0
   }
 
   /// Drops all blocks.
@@ -227,7 +247,7 @@ struct BlockCache {
   mutating func deallocate(_ state: State) {
     removeAll(state)
     freeAllDead()
-    buckets.deallocate()
+    soft_free_block_table(table, Self.placeCount)
   }
 }
 
