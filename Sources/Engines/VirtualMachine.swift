@@ -71,9 +71,12 @@ public protocol VirtualMachine: AnyObject, Sendable {
   /// Each signal of `event` is an edge on an input of the interrupt controllers (0–23, ISA IRQs first).
   func connect(input: Int, edge event: borrowing EventDescriptor) throws(EngineFailure)
   /// A signal of `trigger` raises the level-triggered input; the guest's end of interrupt lowers it and signals
-  /// `resample`, upon which a source that is still asserted triggers again.
-  func connect(input: Int, trigger: borrowing EventDescriptor, resample: borrowing EventDescriptor)
-    throws(EngineFailure)
+  /// `resample`, upon which a source that is still asserted triggers again. An engine that can ask `isAsserted` instead
+  /// triggers by itself and does not signal.
+  func connect(
+    input: Int, trigger: borrowing EventDescriptor, resample: borrowing EventDescriptor,
+    isAsserted: @escaping @Sendable () -> Bool
+  ) throws(EngineFailure)
   /// Each signal of `event` sends message interrupt `index` (0–1023), which sends nothing before it has a route.
   func connect(message index: Int, event: borrowing EventDescriptor) throws(EngineFailure)
   /// Sets what message interrupts send; in force when it returns. Any vCPU's thread.

@@ -154,9 +154,10 @@ public final class KVMMachine: VirtualMachine {
     try Self.check("KVM_IRQFD", ckvm_irqfd(vm.raw, &request))
   }
 
-  public func connect(input: Int, trigger: borrowing EventDescriptor, resample: borrowing EventDescriptor)
-    throws(EngineFailure)
-  {
+  public func connect(
+    input: Int, trigger: borrowing EventDescriptor, resample: borrowing EventDescriptor,
+    isAsserted: @escaping @Sendable () -> Bool
+  ) throws(EngineFailure) {
     var request = kvm_irqfd()
     request.fd = UInt32(trigger.descriptor.raw)
     request.gsi = UInt32(input)

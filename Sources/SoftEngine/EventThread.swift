@@ -7,8 +7,8 @@ final class EventThread: Sendable {
   private struct Source: Sendable {
     enum Kind: Sendable {
       case edge(Int)
-      /// Level-triggered, and what to signal when the guest ends the interrupt.
-      case level(Int, resample: SharedEvent)
+      /// Level-triggered, and whether it is asserted.
+      case level(Int, isAsserted: @Sendable () -> Bool)
       case message(Int)
     }
     let kind: Kind
@@ -35,12 +35,11 @@ final class EventThread: Sendable {
     connect(Source(kind: .edge(input), event: try SharedEvent(sharing: event)))
   }
 
-  /// Each signal of `trigger` raises the input.
-  func connect(_ input: Int, trigger: borrowing EventDescriptor, resample: borrowing EventDescriptor)
+  /// Each signal of `trigger` raises the input, and where it is asserted so does the end of its interrupt.
+  func connect(_ input: Int, trigger: borrowing EventDescriptor, isAsserted: @escaping @Sendable () -> Bool)
     throws(SystemError)
   {
-    let kind = Source.Kind.level(input, resample: try SharedEvent(sharing: resample))
-    connect(Source(kind: kind, event: try SharedEvent(sharing: trigger)))
+    connect(Source(kind: .level(input, isAsserted: isAsserted), event: try SharedEvent(sharing: trigger)))
   }
 
   /// Each signal of `event` sends a message interrupt.
@@ -62,7 +61,8 @@ final class EventThread: Sendable {
   func endOfInterrupt(_ input: Int) {
     shared.withLock { shared in
       for source in shared.sources {
-        if case .level(input, let resample) = source.kind { resample.event.signal() }
+        // A source that is asserted after this look has triggered by itself.
+        if case .level(input, let isAsserted) = source.kind, isAsserted() { source.event.event.signal() }
       }
     }
   }

@@ -114,11 +114,12 @@ public final class SoftMachine: VirtualMachine {
     } catch { throw EngineFailure(reason: "\(error)") }
   }
 
-  public func connect(input: Int, trigger: borrowing EventDescriptor, resample: borrowing EventDescriptor)
-    throws(EngineFailure)
-  {
+  public func connect(
+    input: Int, trigger: borrowing EventDescriptor, resample: borrowing EventDescriptor,
+    isAsserted: @escaping @Sendable () -> Bool
+  ) throws(EngineFailure) {
     do throws(SystemError) {
-      try events.connect(input, trigger: trigger, resample: resample)
+      try events.connect(input, trigger: trigger, isAsserted: isAsserted)
     } catch { throw EngineFailure(reason: "\(error)") }
   }
 

@@ -156,6 +156,49 @@ private func open(
 }
 
 @Suite struct SnapshotTests {
+  /// A medium whose writes take as long as it is told, where they are in the file.
+  private final class SlowLayer: ImageLayer {
+    let nanoseconds = Atomic<UInt64>(0)
+    let size: UInt64 = 1 << 20
+    let granule = 512
+    let features = BlockFeatures()
+    let limits = BlockLimits()
+    func read(_ buffers: [UnsafeMutableRawBufferPointer], at offset: UInt64) throws(LayerError) {}
+    func write(_ buffers: [UnsafeMutableRawBufferPointer], at offset: UInt64) throws(LayerError) {
+      let end = monotonicNanoseconds() + nanoseconds.load(ordering: .relaxed)
+      while monotonicNanoseconds() < end { yieldProcessor() }
+    }
+    func discard(at offset: UInt64, _ length: UInt64) throws(LayerError) {}
+    func writeZeroes(at offset: UInt64, _ length: UInt64, mayUnmap: Bool) throws(LayerError) {}
+    func place(of request: BlockRequest) -> UInt64? { request.offset }
+    func flush() throws(LayerError) {}
+  }
+
+  @Test func aWriteByItselfIsDoneAtOnceUntilOneTakesLong() throws {
+    let layer = SlowLayer()
+    let backend = try FileBlockBackend(layer, spec: BlockSpec(id: "disk0", path: "slow.img"))
+    let memory = Memory(4096)
+    let outcome = Outcome()
+    func write(atOnce: Bool, enqueue: Bool = false) {
+      let before = outcome.errors.count
+      let request = BlockRequest(.write, offset: 0, buffers: [memory.part(0..<4096)]) { outcome.add($0) }
+      if enqueue { backend.enqueue(request) } else { backend.submit(request) }
+      #expect((outcome.errors.count > before) == atOnce)
+      backend.drain()
+      #expect(outcome.errors.count == before + 1)
+    }
+    write(atOnce: true)
+    layer.nanoseconds.store(50_000_000, ordering: .relaxed)
+    write(atOnce: false, enqueue: true)
+    write(atOnce: true)
+    write(atOnce: false)
+    layer.nanoseconds.store(0, ordering: .relaxed)
+    let end = monotonicNanoseconds() + 1_200_000_000
+    while monotonicNanoseconds() < end { _ = try EventDescriptor().wait(milliseconds: 50) }
+    write(atOnce: true)
+    #expect(outcome.errors.allSatisfy { $0 == nil })
+  }
+
   @Test func aSnapshotNeverChangesTheImage() throws {
     // Not a whole number of clusters, so that the tail is tried too.
     let original = pattern(5 * Overlay.clusterSize + 1536)

@@ -40,7 +40,8 @@ private final class RecordingMachine: VirtualMachine {
   func start(confine: @escaping @Sendable () -> Bool) throws(EngineFailure) {}
   func connect(input: Int, edge event: borrowing EventDescriptor) throws(EngineFailure) {}
   func connect(
-    input: Int, trigger: borrowing EventDescriptor, resample: borrowing EventDescriptor
+    input: Int, trigger: borrowing EventDescriptor, resample: borrowing EventDescriptor,
+    isAsserted: @escaping @Sendable () -> Bool
   ) throws(EngineFailure) {}
   func connect(doorbell: DoorbellAddress, event: borrowing EventDescriptor) throws(EngineFailure) {}
   func disconnect(doorbell: DoorbellAddress, event: borrowing EventDescriptor) throws(EngineFailure) {}

@@ -214,8 +214,15 @@ extension FileBlockBackend {
       ready.deallocate()
     }
 
-    /// Bytes that a device's register access may take to move.
-    private static let longest: UInt64 = 64 << 10
+    /// Bytes that a device's register access may take to move, a fraction of a millisecond. Its processor goes on
+    /// meanwhile where the register's writes are posted.
+    private static let longest: UInt64 = 1024 << 10
+    /// Nanoseconds that a write may take in it, and for how long workers write after one that took longer, as when the
+    /// host's page cache must be written back first.
+    private static let patience: UInt64 = 1_000_000
+    private static let caution: UInt64 = 1_000_000_000
+    /// When a write may be tried there again.
+    private let mayWriteFrom = Atomic<UInt64>(0)
 
     /// Waits until `count` workers have started.
     func awaitWorkers(_ count: Int) {
@@ -236,10 +243,28 @@ extension FileBlockBackend {
           return
         }
         state.withLock { $0.queue.putBack(entry) }
-      } else {
+      } else if more || isLong || !writeHere(request) {
         state.withLock { $0.queue.append(request) }
+      } else {
+        return
       }
       signal(sleepers, 1)
+    }
+
+    /// Writes to the host's page cache without another thread's wake-up, which takes longer than the write. False: it is
+    /// for the workers.
+    private func writeHere(_ request: BlockRequest) -> Bool {
+      let start = monotonicNanoseconds()
+      guard request.operation == .write, spec.cache == .writeback || spec.cache == .unsafe,
+        start >= mayWriteFrom.load(ordering: .relaxed), layer.place(of: request) != nil,
+        let entry = state.withLock({ $0.queue.start(request) })
+      else { return false }
+      let result = perform(request)
+      let end = monotonicNanoseconds()
+      if end &- start > Self.patience { mayWriteFrom.store(end + Self.caution, ordering: .relaxed) }
+      request.completion(result)
+      finish(entry)
+      return true
     }
 
     private func isForRing(_ request: BlockRequest) -> Bool {

@@ -20,7 +20,6 @@ final class InterruptEvents: InterruptSink {
   private final class Input: Sendable {
     let edge = Mutex<SharedEvent?>(nil)
     let trigger = Mutex<SharedEvent?>(nil)
-    let level = Atomic<Bool>(false)
   }
 
   /// A vector of MSI-X: an eventfd whose route stands in the connection table.
@@ -58,7 +57,7 @@ final class InterruptEvents: InterruptSink {
   }
 
   func setLevel(_ input: Int, _ asserted: Bool) {
-    inputs[input].level.store(asserted, ordering: .sequentiallyConsistent)
+    page.setInput(input, asserted)
     guard asserted else { return }
     inputs[input].trigger.withLock { event in
       if event == nil { event = connect(.connectLevel, input, resampled.raw) }
@@ -70,7 +69,7 @@ final class InterruptEvents: InterruptSink {
   /// ended that makes no difference.
   func resample() {
     _ = resampled.event.drain()
-    for input in inputs where input.level.load(ordering: .sequentiallyConsistent) {
+    for (index, input) in inputs.enumerated() where page.isAsserted(index) {
       input.trigger.withLock { $0?.event.signal() }
     }
   }

@@ -59,7 +59,10 @@ final class RunningMachine<Machine: VirtualMachine>: Sendable {
     case (.connectEdge, 1, 1) where payload[0] < InterruptFabric.inputCount:
       try machine.connect(input: Int(payload[0]), edge: events[0].event)
     case (.connectLevel, 1, 2) where payload[0] < InterruptFabric.inputCount:
-      try machine.connect(input: Int(payload[0]), trigger: events[0].event, resample: events[1].event)
+      let input = Int(payload[0])
+      try machine.connect(input: input, trigger: events[0].event, resample: events[1].event) { [page = memory.page] in
+        page.isAsserted(input)
+      }
     case (.connectMessage, 2, 1):
       return try connections.add(message: Int(payload[0]) | Int(payload[1]) << 8, events[0])
     case (.connectDoorbell, 2, 1):

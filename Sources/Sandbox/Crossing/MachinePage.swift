@@ -50,6 +50,8 @@ public final class MachinePage: @unchecked Sendable {
     /// Events that the device process has sent over the channel.
     let posted = Atomic<UInt32>(0)
     let attention = Atomic<UInt32>(0)
+    /// Level-triggered interrupt inputs that are asserted, a bit each.
+    let inputs = Atomic<UInt32>(0)
   }
 
   /// Addresses at which writes are posted; empty while `count` is 0.
@@ -134,6 +136,20 @@ public final class MachinePage: @unchecked Sendable {
   public func countEvent() {
     header.pointee.posted.add(1, ordering: .acquiringAndReleasing)
     raiseAttention()
+  }
+
+  /// Device side: the level of an interrupt input (0–31).
+  public func setInput(_ input: Int, _ asserted: Bool) {
+    let bit = UInt32(1) << UInt32(input)
+    if asserted {
+      header.pointee.inputs.bitwiseOr(bit, ordering: .sequentiallyConsistent)
+    } else {
+      header.pointee.inputs.bitwiseAnd(~bit, ordering: .sequentiallyConsistent)
+    }
+  }
+
+  public func isAsserted(_ input: Int) -> Bool {
+    header.pointee.inputs.load(ordering: .sequentiallyConsistent) >> UInt32(input) & 1 != 0
   }
 
   /// Counts up whenever a vCPU has to look at the map, the connections or an event before it runs on.

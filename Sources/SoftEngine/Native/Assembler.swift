@@ -220,7 +220,7 @@ struct Assembler {
     registers([size == 1 ? 0x84 : 0x85], size: size, b.rawValue, a, byte: byte)
   }
 
-  mutating func complement(_ register: HostRegister) { registers([0xF7], size: 8, 2, register) }
+  mutating func complement(_ register: HostRegister, size: Int = 8) { registers([0xF7], size: size, 2, register) }
 
   mutating func shift(_ shift: HostShift, _ register: HostRegister, by count: UInt8, size: Int = 8) {
     registers([0xC1], size: size, shift.rawValue, register)

@@ -16,11 +16,12 @@ enum Template {
   case binary(BinaryKind, size: Int, immediate: Bool)
   case step(by: Int32, size: Int)
   case shift(HostShift, size: Int)
+  case complement(size: Int)
   /// By a register, without flags.
   case shiftFreely(HostShift, size: Int)
   /// ROL and ROR whose flags nothing asks for, by an immediate.
   case rotate(HostRotation, size: Int)
-  /// The same of IMUL, by a register or an immediate.
+  /// IMUL by a register or an immediate.
   case multiply(size: Int, immediate: Bool)
   case setIf
   case moveIf(size: Int)
@@ -109,6 +110,8 @@ enum Template {
       add(handlers.handlers.2, .step(by: change, size: 4))
       add(handlers.handlers.3, .step(by: change, size: 8))
     }
+    add(SizedHandlers.not.handlers.2, .complement(size: 4))
+    add(SizedHandlers.not.handlers.3, .complement(size: 8))
     add(.shl) { .shift(.shl, size: $0) }
     add(.shr) { .shift(.shr, size: $0) }
     add(.sar) { .shift(.sar, size: $0) }

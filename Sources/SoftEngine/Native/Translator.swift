@@ -46,7 +46,7 @@ struct Translator {
     templates = (0..<count).map { Template.of(operations[$0]) }
     for index in 0..<count {
       switch templates[index] {
-      case .rotate, .multiply: if !flagsAreDead(after: index) { templates[index] = nil }
+      case .rotate: if !flagsAreDead(after: index) { templates[index] = nil }
       default: break
       }
     }
@@ -207,6 +207,10 @@ struct Translator {
       call(routines.step[.init(key: change, size: size)])
       flagsAreInHost = false
       setRegister(op.dst, size: size)
+    case .complement(let size):
+      a.load(.rax, place(op.dst), size: size)
+      a.complement(.rax, size: size)
+      setRegister(op.dst, size: size)
     case .shift(let kind, let size): emitShift(index, kind, size)
     case .shiftFreely(let kind, let size):
       a.load(.rax, place(op.src), size: size)
@@ -228,6 +232,15 @@ struct Translator {
       a.load(.rcx, place(op.src), size: size)
       a.multiply(.rax, .rcx, size: size)
       flagsAreInHost = false
+      if !flagsAreDead(after: index) {
+        // CF is OF.
+        a.spreadCarry(.rdx)
+        a.shift(.shl, .rdx, by: 63)
+        a.store(.rdx, NativeState.carries)
+        a.move(.r9, .rax)
+        if size == 4 { a.signExtend(.r9, size: 4) }
+        a.store(.r9, NativeState.result)
+      }
       setRegister(op.dst, size: size)
     case .setIf: a.set(hostCondition(op.base), place(op.dst))
     case .moveIf(let size):
@@ -367,8 +380,8 @@ struct Translator {
     var next = index + 1
     while next < count {
       switch templates[next] {
-      case .nothing, .move, .moveImmediate, .extend, .address, .shiftFreely, .rotate, .multiply: next += 1
-      case .binary: return true
+      case .nothing, .move, .moveImmediate, .extend, .address, .complement, .shiftFreely, .rotate: next += 1
+      case .binary, .multiply: return true
       default: return false
       }
     }
