@@ -28,6 +28,10 @@ void soft_free_tlb(soft_tlb_entry *tlb, size_t count) { munmap(tlb, count * size
 
 void soft_free_jumps(soft_jump *jumps, size_t count) { munmap(jumps, count * sizeof(soft_jump)); }
 
+void soft_discard_tlb(soft_tlb_entry *tlb, size_t count) { madvise(tlb, count * sizeof(soft_tlb_entry), MADV_DONTNEED); }
+
+void soft_discard_jumps(soft_jump *jumps, size_t count) { madvise(jumps, count * sizeof(soft_jump), MADV_DONTNEED); }
+
 uint8_t soft_equal_lines(const void *a, const void *b, uint64_t lines) {
   for (; lines != 0; lines &= lines - 1) {
     size_t offset = (size_t)__builtin_ctzll(lines) * 64;

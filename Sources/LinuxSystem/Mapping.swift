@@ -51,3 +51,6 @@ public func discardPages(of bytes: UnsafeMutableRawBufferPointer) -> Bool {
   guard bytes.count > skip, count > 0 else { return true }
   return madvise(base + skip, count, MADV_REMOVE) == 0
 }
+
+/// Gives pages of this process's heap that are free back to the host.
+public func returnFreedMemory() { clinux_return_freed_memory() }

@@ -17,6 +17,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   /// RFLAGS.TF was set as the single instruction began.
   private var steps = false
   private let tracesInstructions: Bool
+  var idleWatch = IdleWatch()
 
   // What other threads ask for; `attend` tells of it.
   /// False: the vCPU executes nothing, and will look at `attention` before it does.
@@ -459,6 +460,11 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   /// Sleeps in the host until something asks for attention. A request that came before is seen by the exchange.
   private func sleep() -> Exit? {
     guard let controllers = context.pointee.controllers else { return .halt }
+    let now = monotonicNanoseconds()
+    if idleWatch.becomesIdle(at: now) {
+      releaseMemory()
+      return nil
+    }
     let (isAsleep, _) = attention.pointee.compareExchange(
       expected: 0, desired: Attention.asleep, ordering: .sequentiallyConsistent)
     if isAsleep {
@@ -469,8 +475,23 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
       context.pointee.events?.endSleep()
       isRunning.store(true, ordering: .sequentiallyConsistent)
       if context.pointee.msr.stealTime.endSleep(&context.pointee.map) { TLB.flush(state) }
+      idleWatch.slept(monotonicNanoseconds() &- now)
     }
     return nil
+  }
+
+  /// Gives back the memory of everything that can be made again. Nothing is being executed.
+  private func releaseMemory() {
+    context.pointee.link = nil
+    state.pointee.block = nil
+    context.pointee.blocks.removeAll(state)
+    context.pointee.native?.removeAll()
+    context.pointee.native?.releaseMemory()
+    TLB.flush(state)
+    soft_discard_tlb(context.pointee.tlb, TLB.count * TLB.sets)
+    soft_discard_jumps(context.pointee.jumps, JumpCache.count * 2)
+    context.pointee.blocks.releaseMemory()
+    returnFreedMemory()
   }
 }
 

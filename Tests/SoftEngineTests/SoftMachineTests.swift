@@ -124,6 +124,35 @@ struct SoftMachineTests {
     watchdog.join()
   }
 
+  @Test func aGuestGoesOnAfterItsTranslationsWereDropped() throws {
+    let tiny = try Tiny(Self.sleeper, handler: Self.handler)
+    tiny.cpu.idleWatch.period = 100_000_000
+    let edge = try SharedEvent()
+    try tiny.machine.connect(input: 5, edge: edge.event)
+    #expect(tiny.nextPort() == 0xE1)
+    var (idle, busy, taken) = (0, 0, 0)
+    try tiny.watched {
+      for round in 0..<16 {
+        // Bursts that have the handler translated, then an interrupt now and then.
+        let isBurst = round / 4 % 2 == 0
+        let bell = try? HostThread("bell") {
+          let never = try? EventDescriptor()
+          if !isBurst { never?.wait(milliseconds: 200) }
+          edge.event.signal()
+        }
+        let end = monotonicNanoseconds() + 30_000_000
+        while tiny.nextPort() == 0xE0 {
+          taken += 1
+          guard isBurst, monotonicNanoseconds() < end else { break }
+          edge.event.signal()
+        }
+        bell?.join()
+        if tiny.cpu.idleWatch.isIdle { idle += 1 } else { busy += 1 }
+      }
+    }
+    #expect(idle > 0 && busy > 0 && taken >= 16, "\(idle) \(busy) \(taken)")
+  }
+
   @Test func anInterruptComesAgainWhileItsLevelTriggeredSourceIsAsserted() throws {
     // ELCR bit 5 first.
     let program: [UInt8] = [0xBA, 0xD0, 0x04, 0xB0, 0x20, 0xEE] + Self.sleeper

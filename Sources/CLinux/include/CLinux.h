@@ -82,6 +82,9 @@ static inline void clinux_cpuid(unsigned leaf, unsigned *eax, unsigned *ebx, uns
   if (!__get_cpuid(leaf, eax, ebx, ecx, edx)) *eax = *ebx = *ecx = *edx = 0;
 }
 
+/// Gives pages of the heap that are free back to the host.
+void clinux_return_freed_memory(void);
+
 static inline void clinux_cpu_relax(void) { __builtin_ia32_pause(); }
 static inline uint64_t clinux_rdtsc(void) { return __builtin_ia32_rdtsc(); }
 /// The processor that the calling thread runs on; a system call only where the C library has no rseq area.

@@ -337,6 +337,10 @@ soft_jump *_Nonnull soft_make_jumps(size_t count);
 void soft_free_tlb(soft_tlb_entry *_Nonnull tlb, size_t count);
 void soft_free_jumps(soft_jump *_Nonnull jumps, size_t count);
 
+/// Makes a table what it was at first, and gives the memory back.
+void soft_discard_tlb(soft_tlb_entry *_Nonnull tlb, size_t count);
+void soft_discard_jumps(soft_jump *_Nonnull jumps, size_t count);
+
 /// `count` zeroed words, which the host backs when they are first used.
 uint64_t *_Nonnull soft_make_block_table(size_t count);
 void soft_free_block_table(uint64_t *_Nonnull table, size_t count);

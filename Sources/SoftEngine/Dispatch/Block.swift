@@ -69,9 +69,6 @@ extension UnsafeMutablePointer where Pointee == Block {
 
 /// The predecoded code of one vCPU, by physical address and mode.
 struct BlockCache {
-  private static let placeBits: UInt64 = 19
-  private static let placeCount = 1 << Int(placeBits)
-  private static let placeMask = placeCount - 1
 
   /// The blocks made from a page of guest memory.
   private struct Page {
@@ -93,7 +90,12 @@ struct BlockCache {
 
   /// Where a block is found, from its key's place on: its address and above it 16 bits of the key, so that the host's
   /// cache misses the block that is looked for and no other. 0: nothing, where a search ends.
-  private let table: UnsafeMutablePointer<UInt64>
+  private var table: UnsafeMutablePointer<UInt64>
+  /// The table has 2 to the power of so many places, at least twice as many as there are blocks.
+  private var placeBits = fewestPlaceBits
+  private static let fewestPlaceBits: UInt64 = 14
+  private var placeCount: Int { 1 << Int(placeBits) }
+  private var placeMask: Int { placeCount - 1 }
   private var pages: [UInt64: Page] = [:]
   /// The jump caches may still lead to them.
   private var dead: [UnsafeMutablePointer<Block>] = []
@@ -104,14 +106,14 @@ struct BlockCache {
   /// So many dead ones are kept, since to free them the jump caches must be emptied.
   private static let deadLimit = 2048
 
-  init() { table = soft_make_block_table(Self.placeCount) }
+  init() { table = soft_make_block_table(1 << Int(Self.fewestPlaceBits)) }
 
   /// The multiplier is 2^64 divided by the golden ratio: neighbours end up far apart.
   private static func hash(_ physical: UInt64, _ mode: UInt8) -> UInt64 {
     (physical &<< 8 | UInt64(mode)) &* 0x9E37_79B9_7F4A_7C15
   }
 
-  private static func place(_ hash: UInt64) -> Int { Int(truncatingIfNeeded: hash &>> (64 &- placeBits)) }
+  private func home(_ hash: UInt64) -> Int { Int(truncatingIfNeeded: hash &>> (64 &- placeBits)) }
 
   private static func entry(_ block: UnsafeMutablePointer<Block>) -> UInt64 {
     let hash = hash(block.pointee.physical, block.pointee.mode)
@@ -124,12 +126,12 @@ struct BlockCache {
 
   func find(physical: UInt64, mode: UInt8) -> UnsafeMutablePointer<Block>? {
     let hash = Self.hash(physical, mode)
-    var place = Self.place(hash)
+    var place = home(hash)
     while let block = Self.block(table[place]) {
       if table[place] &>> 48 == (hash &>> 16) & 0xFFFF, block.pointee.physical == physical, block.pointee.mode == mode {
         return block
       }
-      place = (place &+ 1) & Self.placeMask
+      place = (place &+ 1) & placeMask
     }
     return nil
   }
@@ -138,12 +140,27 @@ struct BlockCache {
   mutating func insert(
     _ block: UnsafeMutablePointer<Block>, _ host: UnsafeMutableRawPointer, _ secondHost: UnsafeMutableRawPointer?
   ) {
-    var place = Self.place(Self.hash(block.pointee.physical, block.pointee.mode))
-    while table[place] != 0 { place = (place &+ 1) & Self.placeMask }
-    table[place] = Self.entry(block)
     count += 1
+    if count * 2 > placeCount { grow() }
+    enter(block)
     add(block, to: block.pointee.physical, host, count: block.pointee.length)
     if let secondHost { add(block, to: block.pointee.secondPage, secondHost, count: block.pointee.tail) }
+  }
+
+  private func enter(_ block: UnsafeMutablePointer<Block>) {
+    var place = home(Self.hash(block.pointee.physical, block.pointee.mode))
+    while table[place] != 0 { place = (place &+ 1) & placeMask }
+    table[place] = Self.entry(block)
+  }
+
+  private mutating func grow() {
+    let (old, oldCount) = (table, placeCount)
+    placeBits += 1
+    table = soft_make_block_table(placeCount)
+    for index in 0..<oldCount {
+      if let block = Self.block(old[index]) { enter(block) }
+    }
+    soft_free_block_table(old, oldCount)
   }
 
   private mutating func add(
@@ -198,17 +215,17 @@ struct BlockCache {
 
   /// Takes a block out of the table. What follows moves up, so that no search ends before it.
   private func forget(_ block: UnsafeMutablePointer<Block>) {
-    var hole = Self.place(Self.hash(block.pointee.physical, block.pointee.mode))
+    var hole = home(Self.hash(block.pointee.physical, block.pointee.mode))
     while Self.block(table[hole]) != block {
       guard table[hole] != 0 else { return }
-      hole = (hole &+ 1) & Self.placeMask
+      hole = (hole &+ 1) & placeMask
     }
     var place = hole
     while true {
-      place = (place &+ 1) & Self.placeMask
+      place = (place &+ 1) & placeMask
       guard let next = Self.block(table[place]) else { break }
-      let wanted = Self.place(Self.hash(next.pointee.physical, next.pointee.mode))
-      guard (place &- wanted) & Self.placeMask >= (place &- hole) & Self.placeMask else { continue }
+      let wanted = home(Self.hash(next.pointee.physical, next.pointee.mode))
+      guard (place &- wanted) & placeMask >= (place &- hole) & placeMask else { continue }
       table[hole] = table[place]
       hole = place
     }
@@ -226,6 +243,16 @@ struct BlockCache {
     guard dead.count >= Self.deadLimit else { return }
     TLB.flushAllJumps(state)
     freeAllDead()
+  }
+
+  /// Where all have been dropped and no jump cache leads to any.
+  mutating func releaseMemory() {
+    freeAllDead()
+    dead = []
+    pages = [:]
+    soft_free_block_table(table, placeCount)
+    placeBits = Self.fewestPlaceBits
+    table = soft_make_block_table(placeCount)
   }
 
   private mutating func freeAllDead() {
@@ -247,7 +274,7 @@ struct BlockCache {
   mutating func deallocate(_ state: State) {
     removeAll(state)
     freeAllDead()
-    soft_free_block_table(table, Self.placeCount)
+    soft_free_block_table(table, placeCount)
   }
 }
 

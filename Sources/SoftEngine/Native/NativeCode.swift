@@ -117,6 +117,11 @@ final class NativeCode {
     isFull = false
   }
 
+  /// Gives back the pages behind the cursor.
+  func releaseMemory() {
+    discardPages(of: UnsafeMutableRawBufferPointer(rebasing: writable.bytes[cursor...]))
+  }
+
   /// Where offset 0 is executed.
   var base: UnsafeMutableRawPointer { executable.base }
 
