@@ -82,9 +82,9 @@ public final class AddressSpace: Sendable {
   /// Claims a fixed range for the life of the machine; it is an error if any enabled claim overlaps it or if it
   /// does not fit below the limit.
   ///
-  /// Posted writes are performed in their order, before any later access of any processor, but processors do not wait
-  /// for them. The range's writes must change nothing that a processor sees without an access or an interrupt: no
-  /// memory map, no doorbell, no event of the machine.
+  /// Posted writes are performed in their order, before any access that a processor begins later, but processors do not
+  /// wait for them; doorbells overtake them. The range's writes must change nothing that a processor sees without an
+  /// access or an interrupt: no memory map, no place of a doorbell, no event of the machine (PCI 3.0 §3.2.5).
   @discardableResult
   public func claim(
     _ base: UInt64, _ count: UInt64, for target: BusTarget, region: Int = 0, isPosted: Bool = false
