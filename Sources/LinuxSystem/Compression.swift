@@ -18,9 +18,17 @@ public func inflateRaw(_ source: UnsafeRawBufferPointer, into target: UnsafeMuta
 
 /// Unpacks a Zstandard frame (RFC 8878) that fills `target`; what follows it is passed over. False: it does not.
 public func decompressZstandard(_ source: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer) -> Bool {
+  unpackZstandard(source, into: target)?.written == target.count
+}
+
+/// Unpacks the Zstandard frame at the start of `source`. Nil: it is damaged, or has more than `target` takes.
+func unpackZstandard(_ source: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer)
+  -> (read: Int, written: Int)?
+{
   // Safety: zstd reads the source and writes the target, within the counts that it is given. In one call it needs no
   // window of its own, whose size the frame would choose.
   let count = ZSTD_findFrameCompressedSize(source.baseAddress, source.count)
-  guard ZSTD_isError(count) == 0, count <= source.count else { return false }
-  return ZSTD_decompress(target.baseAddress, target.count, source.baseAddress, count) == target.count
+  guard ZSTD_isError(count) == 0, count <= source.count else { return nil }
+  let written = ZSTD_decompress(target.baseAddress, target.count, source.baseAddress, count)
+  return ZSTD_isError(written) == 0 ? (count, written) : nil
 }

@@ -28,20 +28,25 @@ public enum Compression: Sendable, Equatable, CaseIterable {
     }
   }
 
-  /// Unpacks a stream that fills `target`; what follows it is passed over. False: it does not, or is damaged. What
-  /// `target` then has is undefined.
-  public func unpack(_ source: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer) -> Bool {
+  /// Unpacks the stream at the start of `source`. Nil: it is damaged, or has more than `target` takes; what `target`
+  /// then has is undefined.
+  /// - Returns: the stream's length, as far as it was needed to fill `target`, and the bytes that were unpacked.
+  public func unpack(_ source: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer)
+    -> (read: Int, written: Int)?
+  {
     switch self {
     case .gzip: Self.gunzip(source, target)
     case .xz: Self.unpackXZ(source, target)
     case .lzma: Self.unpackLZMA(source, target)
     case .lz4: Self.unpackLZ4(source, target)
-    case .zstd: decompressZstandard(source, into: target)
+    case .zstd: unpackZstandard(source, into: target)
     }
   }
 
-  private static func gunzip(_ source: UnsafeRawBufferPointer, _ target: UnsafeMutableRawBufferPointer) -> Bool {
-    guard source.count <= Int(UInt32.max), target.count <= Int(UInt32.max) else { return false }
+  private static func gunzip(_ source: UnsafeRawBufferPointer, _ target: UnsafeMutableRawBufferPointer)
+    -> (read: Int, written: Int)?
+  {
+    guard source.count <= Int(UInt32.max), target.count <= Int(UInt32.max) else { return nil }
     var stream = z_stream()
     // Safety: zlib reads the source and writes the target, within the counts that it is given.
     stream.next_in = UnsafeMutablePointer(mutating: source.bindMemory(to: UInt8.self).baseAddress)
@@ -49,27 +54,32 @@ public enum Compression: Sendable, Equatable, CaseIterable {
     stream.next_out = target.bindMemory(to: UInt8.self).baseAddress
     stream.avail_out = UInt32(target.count)
     // 16: a gzip header, and a checksum at the end.
-    guard inflateInit2_(&stream, 16 + 15, ZLIB_VERSION, CInt(MemoryLayout<z_stream>.size)) == Z_OK else { return false }
+    guard inflateInit2_(&stream, 16 + 15, ZLIB_VERSION, CInt(MemoryLayout<z_stream>.size)) == Z_OK else { return nil }
     defer { inflateEnd(&stream) }
-    return inflate(&stream, Z_FINISH) == Z_STREAM_END && stream.avail_out == 0
+    guard inflate(&stream, Z_FINISH) == Z_STREAM_END else { return nil }
+    return (source.count - Int(stream.avail_in), target.count - Int(stream.avail_out))
   }
 
   /// The decoder may take this much memory, most of it for the dictionary, whose size the stream chooses.
   private static let memoryLimit: UInt64 = 256 << 20
 
-  private static func unpackXZ(_ source: UnsafeRawBufferPointer, _ target: UnsafeMutableRawBufferPointer) -> Bool {
+  private static func unpackXZ(_ source: UnsafeRawBufferPointer, _ target: UnsafeMutableRawBufferPointer)
+    -> (read: Int, written: Int)?
+  {
     var limit = memoryLimit
     var (read, written) = (0, 0)
     // Safety: liblzma reads the source and writes the target, within the counts that it is given.
     let status = lzma_stream_buffer_decode(
       &limit, 0, nil, source.bindMemory(to: UInt8.self).baseAddress, &read, source.count,
       target.bindMemory(to: UInt8.self).baseAddress, &written, target.count)
-    return status == LZMA_OK && written == target.count
+    return status == LZMA_OK ? (read, written) : nil
   }
 
-  private static func unpackLZMA(_ source: UnsafeRawBufferPointer, _ target: UnsafeMutableRawBufferPointer) -> Bool {
+  private static func unpackLZMA(_ source: UnsafeRawBufferPointer, _ target: UnsafeMutableRawBufferPointer)
+    -> (read: Int, written: Int)?
+  {
     var stream = lzma_stream()
-    guard lzma_alone_decoder(&stream, memoryLimit) == LZMA_OK else { return false }
+    guard lzma_alone_decoder(&stream, memoryLimit) == LZMA_OK else { return nil }
     defer { lzma_end(&stream) }
     // Safety: as above.
     stream.next_in = source.bindMemory(to: UInt8.self).baseAddress
@@ -77,28 +87,31 @@ public enum Compression: Sendable, Equatable, CaseIterable {
     stream.next_out = target.bindMemory(to: UInt8.self).baseAddress
     stream.avail_out = target.count
     let status = lzma_code(&stream, LZMA_FINISH)
-    return (status == LZMA_STREAM_END || status == LZMA_OK) && stream.avail_out == 0
+    // A stream without its length may go on where `target` is full.
+    guard status == LZMA_STREAM_END || (status == LZMA_OK && stream.avail_out == 0) else { return nil }
+    return (source.count - stream.avail_in, target.count - stream.avail_out)
   }
 
-  /// Blocks of at most 8 MiB unpacked, each behind its packed size (lz4_Frame_format.md, "Legacy frame").
-  private static func unpackLZ4(_ source: UnsafeRawBufferPointer, _ target: UnsafeMutableRawBufferPointer) -> Bool {
+  /// Blocks of at most 8 MiB unpacked, each behind its packed size, up to a size that is none
+  /// (lz4_Frame_format.md, "Legacy frame").
+  private static func unpackLZ4(_ source: UnsafeRawBufferPointer, _ target: UnsafeMutableRawBufferPointer)
+    -> (read: Int, written: Int)?
+  {
     var (position, written) = (4, 0)
-    while written < target.count {
-      guard position <= source.count - 4 else { return false }
+    while written < target.count, position <= source.count - 4 {
       let size = Int(UInt32(littleEndian: source.loadUnaligned(fromByteOffset: position, as: UInt32.self)))
+      guard size > 0, size <= source.count - position - 4 else { break }
       position += 4
       let room = min(target.count - written, 8 << 20)
-      guard size > 0, size <= source.count - position, size <= Int(CInt.max), let base = source.baseAddress,
-        let out = target.baseAddress
-      else { return false }
+      guard size <= Int(CInt.max), let base = source.baseAddress, let out = target.baseAddress else { return nil }
       // Safety: lz4 reads `size` bytes of the source and writes at most `room` of the target.
       let count = LZ4_decompress_safe(
         (base + position).assumingMemoryBound(to: CChar.self), (out + written).assumingMemoryBound(to: CChar.self),
         CInt(size), CInt(room))
-      guard count > 0 else { return false }
+      guard count > 0 else { return nil }
       position += size
       written += Int(count)
     }
-    return true
+    return (position, written)
   }
 }

@@ -100,6 +100,60 @@ import Testing
     #expect(try fake.board.memory.bytes(0x100_2000, 1) == [0xEE])
   }
 
+  /// The size that the zero page tells, and the bytes there.
+  private func ramdisk(_ fake: FakeBoard) throws -> [UInt8] {
+    let zeroPage = Fields(bytes: try fake.board.memory.bytes(LowMemory.zeroPage, 4096))
+    return try fake.board.memory.bytes(
+      UInt64(zeroPage.integer(SetupHeader.Field.ramdiskImage, as: UInt32.self)),
+      Int(zeroPage.integer(SetupHeader.Field.ramdiskSize, as: UInt32.self)))
+  }
+
+  private func load(_ ramdisks: [[UInt8]], megabytes: UInt64 = 32, _ fake: FakeBoard) throws -> [UInt8] {
+    let loader = KernelLoader(
+      kernel: KernelFile(Self.bzImage(Self.lz4(Self.vmlinux), size: Self.vmlinux.count)),
+      ramdisks: ramdisks.map { KernelFile($0, name: "initrd") }, machine: try Kernels.machine(megabytes: megabytes),
+      unpacks: true)
+    _ = try loader.load(into: fake.board.memory, isFresh: true)
+    return try ramdisk(fake)
+  }
+
+  private static func archive(_ contents: [UInt8]) -> [UInt8] {
+    func entry(_ name: String, _ contents: [UInt8]) -> [UInt8] {
+      func hex(_ value: Int) -> String { String(String(value + 0x1_0000_0000, radix: 16).dropFirst()) }
+      let fields = (0..<13).map { hex($0 == 6 ? contents.count : $0 == 11 ? name.utf8.count + 1 : 0) }
+      return padded(padded(Array(("070701" + fields.joined() + name).utf8) + [0]) + contents)
+    }
+    return entry("file", contents) + entry("TRAILER!!!", [])
+  }
+  private static func padded(_ bytes: [UInt8]) -> [UInt8] { bytes + [UInt8](repeating: 0, count: -bytes.count & 3) }
+
+  @Test func packedRamdisksAreUnpackedBeforeTheGuestStarts() throws {
+    let (early, main) = (Self.archive([1, 2, 3]), Self.archive([UInt8](repeating: 7, count: 5000)))
+    let fake = FakeBoard(ramSize: 32 << 20)
+    #expect(try load([early + [0, 0, 0, 0] + Self.lz4(main) + [0, 0]], fake) == early + main)
+    #expect(try load([Self.lz4(main), Self.lz4(early)], fake) == main + early)
+  }
+
+  @Test func aRamdiskThatCannotBeUnpackedIsLeftToTheKernel() throws {
+    let main = Self.archive([UInt8](repeating: 7, count: 5000))
+    let packed = Self.lz4(main)
+    var damaged = packed
+    damaged[4] = 0xFF
+    // Plain; followed by what is unknown; damaged; an archive that is cut off.
+    let ramdisks: [[UInt8]] = [
+      main, packed + [0, 0, 0, 0, 9], damaged, main.dropLast(140) + packed, Array("BZh9".utf8), [],
+    ]
+    for ramdisk in ramdisks {
+      #expect(try load([ramdisk], FakeBoard(ramSize: 32 << 20)) == ramdisk)
+    }
+  }
+
+  @Test func aRamdiskOfMoreThanAnEighthOfMemoryStaysPacked() throws {
+    let packed = Self.lz4(Self.archive([UInt8](repeating: 7, count: 4 << 20)))
+    #expect(try load([packed], FakeBoard(ramSize: 32 << 20)) == packed)
+    #expect(try load([packed], megabytes: 64, FakeBoard(ramSize: 64 << 20)).count > 4 << 20)
+  }
+
   @Test func anErrorNamesTheFile() throws {
     let kernel = KernelFile(name: "vmlinuz", count: 4096) { (_, _) throws(BootError) in
       throw BootError("the file cannot be read: Input/output error")

@@ -11,13 +11,11 @@ public struct KernelLoader: Sendable {
 
   /// - Parameters:
   ///   - machine: as the recipe describes it, with the whole command line; its ramdisks are those given here.
-  ///   - unpacks: a bzImage is unpacked here where that is possible, and not by its own code.
+  ///   - unpacks: a bzImage and its ramdisks are unpacked here where that is possible, and not by the kernel's code.
   public init(kernel: KernelFile, ramdisks: [KernelFile], machine: BootMachine, unpacks: Bool) {
     self.kernel = kernel
     self.ramdisks = ramdisks
     self.unpacks = unpacks
-    var machine = machine
-    machine.ramdisks = ramdisks.map { BootMachine.Ramdisk(name: $0.name, size: $0.count) }
     self.machine = machine
   }
 
@@ -25,22 +23,30 @@ public struct KernelLoader: Sendable {
   /// - Parameter isFresh: nothing was written to guest memory yet, so that what must be zero need not be touched.
   public func load(into memory: GuestMemory, isFresh: Bool) throws(BootError) -> StartState {
     let plan: BootPlan
+    var ramdisks = ramdisks
     do throws(BootError) {
       let image = try KernelImage(kernel)
-      if let unpacked = try unpackedPlan(image, memory) {
-        plan = unpacked
+      if let (unpackedPlan, unpacked) = try unpacked(image, memory) {
+        plan = unpackedPlan
+        ramdisks = unpacked
       } else {
-        plan = try image.plan(kernel, machine)
+        plan = try image.plan(kernel, machine(with: ramdisks))
       }
     } catch {
       throw BootError("\(kernel.name): \(error)")
     }
-    for load in plan.loads { try self.load(load, into: memory, isFresh: isFresh) }
+    for load in plan.loads { try self.load(load, ramdisks, into: memory, isFresh: isFresh) }
     return plan.start
   }
 
-  /// Unpacks a bzImage into guest memory. Nil: it must do so itself.
-  private func unpackedPlan(_ image: KernelImage, _ memory: GuestMemory) throws(BootError) -> BootPlan? {
+  private func machine(with ramdisks: [KernelFile]) -> BootMachine {
+    var machine = machine
+    machine.ramdisks = ramdisks.map { BootMachine.Ramdisk(name: $0.name, size: $0.count) }
+    return machine
+  }
+
+  /// Unpacks a bzImage into guest memory, and its ramdisks. Nil: the kernel must do so itself.
+  private func unpacked(_ image: KernelImage, _ memory: GuestMemory) throws(BootError) -> (BootPlan, [KernelFile])? {
     guard unpacks, case .linux(let linux) = image, let packed = try linux.packed(kernel),
       let target = memory.pointer(packed.address, packed.unpackedCount),
       let source = try? Mapping(anonymous: packed.count)
@@ -48,17 +54,33 @@ public struct KernelLoader: Sendable {
     try kernel.read(packed.offset, into: source.bytes)
     // Safety: `target` has as many bytes in guest memory, which nothing else uses before the guest runs.
     let unpacked = UnsafeMutableRawBufferPointer(start: target, count: packed.unpackedCount)
-    if packed.compression.unpack(UnsafeRawBufferPointer(source.bytes), into: unpacked),
-      let image = try? ELFImage(KernelFile(memory, at: packed.address, count: packed.unpackedCount)),
-      let plan = try linux.plan(machine, unpacked: image, from: packed)
+    if let sizes = packed.compression.unpack(UnsafeRawBufferPointer(source.bytes), into: unpacked),
+      sizes.written == unpacked.count,
+      let image = try? ELFImage(KernelFile(memory, at: packed.address, count: packed.unpackedCount))
     {
-      return plan
+      // Where unpacked ramdisks do not fit, packed ones may.
+      for ramdisks in [unpackedRamdisks(), ramdisks] {
+        let machine = machine(with: ramdisks)
+        if let plan = try? linux.plan(machine, unpacked: image, from: packed) { return (plan, ramdisks) }
+      }
     }
     unpacked.initializeMemory(as: UInt8.self, repeating: 0)
     return nil
   }
 
-  private func load(_ load: BootPlan.Load, into memory: GuestMemory, isFresh: Bool) throws(BootError) {
+  /// The kernel has an unpacked ramdisk and the files of it in memory at once, so it may not be large.
+  private func unpackedRamdisks() -> [KernelFile] {
+    var room = machine.lowMemory / 8
+    return ramdisks.map { file in
+      guard let unpacked = UnpackedRamdisk(file, limit: room) else { return file }
+      room -= UInt64(unpacked.count)
+      return unpacked.file(named: file.name)
+    }
+  }
+
+  private func load(
+    _ load: BootPlan.Load, _ ramdisks: [KernelFile], into memory: GuestMemory, isFresh: Bool
+  ) throws(BootError) {
     guard load.count <= UInt64(Int.max), let parts = try? memory.segments(load.address, Int(load.count)) else {
       throw BootError("\(kernel.name): the guest has no memory at 0x\(String(load.address, radix: 16))")
     }
