@@ -4,10 +4,16 @@
 #include <arpa/inet.h>
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <slirp/libslirp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
+
+#define LIBRARY_NAME "libslirp.so.0"
 
 static struct {
   __typeof__(&slirp_new) create;
@@ -42,9 +48,22 @@ static void drop_message(const char *domain, int level, const char *text, void *
   (void)domain, (void)level, (void)text, (void)data;
 }
 
+_Bool cslirp_is_installed(void) {
+  // ldconfig(8) keeps the names of all libraries there; where they lie does not matter here.
+  int file = open("/etc/ld.so.cache", O_RDONLY | O_CLOEXEC);
+  if (file < 0) return 0;
+  struct stat status;
+  void *cache = fstat(file, &status) < 0 ? MAP_FAILED : mmap(0, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, file, 0);
+  close(file);
+  if (cache == MAP_FAILED) return 0;
+  _Bool found = memmem(cache, (size_t)status.st_size, LIBRARY_NAME, sizeof LIBRARY_NAME) != 0;
+  munmap(cache, (size_t)status.st_size);
+  return found;
+}
+
 const char *cslirp_load(void) {
   if (library.create) return 0;
-  void *handle = dlopen("libslirp.so.0", RTLD_NOW | RTLD_LOCAL);
+  void *handle = dlopen(LIBRARY_NAME, RTLD_NOW | RTLD_LOCAL);
   if (!handle) return dlerror();
   library.add_forward = (__typeof__(library.add_forward))dlsym(handle, "slirp_add_hostfwd");
   library.input = (__typeof__(library.input))dlsym(handle, "slirp_input");

@@ -29,6 +29,9 @@ public final class UserNetworkStack {
   private static let highWater = 1 << 20
   private static let stride = 66_048
 
+  /// Whether the dynamic linker's cache has libslirp, so that `load` may be expected to find it. Much faster than that.
+  public static let isInstalled = cslirp_is_installed()
+
   /// Loads libslirp, with the rights that this takes.
   public static func load() throws(UserNetworkError) {
     guard let reason = cslirp_load() else { return }

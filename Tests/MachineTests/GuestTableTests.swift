@@ -50,6 +50,7 @@ struct GuestRow: Sendable, CustomTestStringConvertible {
     GuestRow("coherence.rom", 0, "2 processors", "PASS coherence", options: ["-c", "2"]),
     GuestRow("coherence.rom", 0, "4 processors", "PASS coherence", options: ["-c", "4"]),
     GuestRow("pci.rom", 0, "PASS pci"),
+    GuestRow("rtl8139.rom", 0, "PASS rtl8139", options: ["--net", "user,model=rtl8139"]),
     GuestRow("vga-text.rom", 0, "PASS vga-text"),
     GuestRow("vga-lfb.rom", 0, "PASS vga-lfb"),
     GuestRow("keyboard.rom", 0, "PASS keyboard"),

@@ -5,8 +5,16 @@ import Testing
 extension Machines {
   /// Networks of whole machines, from the outside.
   @Suite struct Networks {
+    /// What starts when the guest uses it: see the guest `rtl8139` too, which gets an answer to its first frame.
+    @Test func aNetworkWithoutPortsHasNoProcessBeforeTheGuestSends() async throws {
+      try await GuestRunner.run(Machines.arguments("spin.rom", "--net", "user")) { run in
+        try await run.wait(for: "spinning")
+        #expect(Self.process(of: run) == nil)
+      }
+    }
+
     @Test func networkProcessHasTheHostsNetworkAndNothingElse() async throws {
-      try await whileRunning(["--net", "user"]) { run, network in
+      try await whileRunning(["--net", "user,hostfwd=tcp:127.0.0.1:48223-:22"]) { run, network in
         for field in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
           #expect(ProcessTable.status(field, of: network) == "0000000000000000", "\(field)")
         }
@@ -25,7 +33,7 @@ extension Machines {
     }
 
     @Test func withoutItsProcessTheGuestGoesOnAndALineSaysSo() async throws {
-      try await whileRunning(["--net", "user"]) { run, network in
+      try await whileRunning(["--net", "user,hostfwd=tcp:127.0.0.1:48224-:22"]) { run, network in
         signalProcess(network, SignalNumber.kill)
         try await run.wait(for: "net0: its process was killed by signal 9", on: .error)
         #expect(ProcessTable.isRunning(run.pid))
@@ -63,10 +71,12 @@ extension Machines {
     ) async throws {
       try await GuestRunner.run(Machines.arguments("spin.rom") + more) { run in
         try await run.wait(for: "spinning")
-        let network = try #require(
-          ProcessTable.children(of: run.pid).first { ProcessTable.status("Name", of: $0) == "vmrun-network" })
-        try await body(run, network)
+        try await body(run, #require(Self.process(of: run)))
       }
+    }
+
+    private static func process(of run: RunningProgram) -> CInt? {
+      ProcessTable.children(of: run.pid).first { ProcessTable.status("Name", of: $0) == "vmrun-network" }
     }
   }
 }

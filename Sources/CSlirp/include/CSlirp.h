@@ -13,6 +13,9 @@ struct cslirp;
 /// Takes a frame for the guest.
 typedef void (*cslirp_send)(void *context, const void *frame, size_t size);
 
+/// Whether the dynamic linker's cache has the library, so that `cslirp_load` may be expected to find it.
+_Bool cslirp_is_installed(void);
+
 /// Loads the library. Returns null, or why it cannot be loaded.
 const char *cslirp_load(void);
 

@@ -82,7 +82,7 @@ struct ControlLoop<Machine: VirtualMachine>: ~Copyable {
         // The vCPU is parked where it was, so the machine is not paused as it otherwise would be.
         return .sandboxViolation(running.violations.callName ?? "a system call", by: "a vCPU thread")
       }
-      if ready[network].contains(true), let outcome = networks.check() { return finish(outcome) }
+      if let outcome = networks.act(on: ready[network]) { return finish(outcome) }
       if ready[keys...].contains(true), let commands = pump?.pump(hasInput: ready[keys]) {
         for command in commands {
           switch command {

@@ -25,7 +25,7 @@ struct OpenedResources: ~Copyable {
   private(set) var characters: [Handoff.Character] = []
   private(set) var networks: [NetworkPlan] = []
   /// Ends of the frame sockets of user networks, for their processes.
-  private(set) var userNetworks: [UserNetworkEnd] = []
+  private var userNetworks: [UserNetworkEnd] = []
   /// What connects lost peers of networks again.
   private(set) var connectors: [PeerConnector] = []
   private(set) var files: [String] = []
@@ -129,6 +129,12 @@ struct OpenedResources: ~Copyable {
     if let processEnd { userNetworks.append(UserNetworkEnd(spec: spec, descriptor: processEnd)) }
     if let path = opened.temporaryPath { temporaryPaths.append(path) }
     if let connector = opened.connector { connectors.append(connector) }
+  }
+
+  /// Gives the user networks away.
+  mutating func takeUserNetworks() -> [UserNetworkEnd] {
+    defer { userNetworks = [] }
+    return userNetworks
   }
 
   /// Gives the input pipe's write end away.

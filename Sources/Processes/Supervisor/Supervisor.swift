@@ -75,7 +75,7 @@ public enum Supervisor {
       SignalNumber.endings + [SignalNumber.continued, SignalNumber.windowChanged, SignalNumber.user2])
     let pump = resources.takeInput().map { InputPump(pipe: Descriptor(owning: $0), isTerminal: terminal != nil) }
     let images = resources.images
-    let networks = try NetworkProcesses(resources.userNetworks, sandbox: spec.sandbox, log: log)
+    let networks = try NetworkProcesses(resources.takeUserNetworks(), sandbox: spec.sandbox, log: log)
     for connector in resources.connectors { try connector.start() }
     let devices = try DeviceProcessLink(spec, memory, resources, terminal: terminal, log: log, timing: timing)
     timing?.step("device process spawned")
