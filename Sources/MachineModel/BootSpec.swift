@@ -1,5 +1,5 @@
 /// A file that a machine is started with. Encoded as its description.
-public enum BootFile: Sendable, Equatable, Codable, LosslessStringConvertible {
+public enum BootFile: Sendable, Equatable, Encodable, LosslessStringConvertible {
   case path(String)
   case standardInput
   /// A descriptor that whoever started vmrun has opened.
@@ -26,15 +26,6 @@ public enum BootFile: Sendable, Equatable, Codable, LosslessStringConvertible {
     }
   }
 
-  public init(from decoder: any Decoder) throws {
-    let container = try decoder.singleValueContainer()
-    let text = try container.decode(String.self)
-    guard let file = BootFile(text) else {
-      throw DecodingError.dataCorruptedError(in: container, debugDescription: "'\(text)' is no file")
-    }
-    self = file
-  }
-
   public func encode(to encoder: any Encoder) throws {
     var container = encoder.singleValueContainer()
     try container.encode(description)
@@ -42,7 +33,7 @@ public enum BootFile: Sendable, Equatable, Codable, LosslessStringConvertible {
 }
 
 /// What is started in place of what firmware would find.
-public struct BootSpec: Sendable, Codable, Equatable {
+public struct BootSpec: Sendable, Encodable, Equatable {
   /// Nil: the kernel that the first disk's boot configuration names.
   public var kernel: BootFile?
   /// Initial ramdisks in the order in which the kernel gets them.

@@ -1,5 +1,5 @@
 /// How much vmrun says about itself on standard error; the names are those of swift-log.
-public enum LogLevel: String, Sendable, Codable, CaseIterable {
+public enum LogLevel: String, Sendable, CaseIterable {
   case trace
   case debug
   case info

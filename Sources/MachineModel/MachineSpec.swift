@@ -1,21 +1,21 @@
 import struct X86.CPUModel
 
 /// What kind of machine the guest sees, in Xen's and EC2's sense.
-public enum Mode: String, Sendable, Codable, CaseIterable {
+public enum Mode: String, Sendable, Encodable, CaseIterable {
   case hvm
   case pv
   case pvhvm
 }
 
 /// Which engine the user asked for.
-public enum Accelerator: String, Sendable, Codable, CaseIterable {
+public enum Accelerator: String, Sendable, Encodable, CaseIterable {
   case kvm
   case soft
   case auto
 }
 
 /// How much isolation the user insists on.
-public enum SandboxLevel: String, Sendable, Codable, CaseIterable {
+public enum SandboxLevel: String, Sendable, Encodable, CaseIterable {
   /// Every layer the host offers; a missing one is named on stderr.
   case on
   /// A missing layer ends the run.
@@ -24,13 +24,13 @@ public enum SandboxLevel: String, Sendable, Codable, CaseIterable {
 }
 
 /// A medium the firmware may boot from.
-public enum BootMedium: String, Sendable, Codable, CaseIterable {
+public enum BootMedium: String, Sendable, Encodable, CaseIterable {
   case disk
   case cdrom
 }
 
 /// When a guest write reaches the medium.
-public enum CacheMode: String, Sendable, Codable, CaseIterable {
+public enum CacheMode: String, Sendable, Encodable, CaseIterable {
   /// The host caches; a guest flush is an fdatasync.
   case writeback
   /// Every write is followed by an fdatasync.
@@ -42,7 +42,7 @@ public enum CacheMode: String, Sendable, Codable, CaseIterable {
 }
 
 /// The format of an image's bytes.
-public enum ImageFormat: String, Sendable, Codable, CaseIterable {
+public enum ImageFormat: String, Sendable, Encodable, CaseIterable {
   /// The bytes of the disk and nothing else.
   case raw
   /// QEMU's copy-on-write format, versions 2 and 3.
@@ -52,7 +52,7 @@ public enum ImageFormat: String, Sendable, Codable, CaseIterable {
 }
 
 /// Which files behind an image may be opened.
-public enum BackingPolicy: Sendable, Codable, Equatable {
+public enum BackingPolicy: Sendable, Encodable, Equatable {
   /// None: an image that needs one is refused.
   case off
   /// Those that the image and the files behind it name.
@@ -62,7 +62,7 @@ public enum BackingPolicy: Sendable, Codable, Equatable {
 }
 
 /// How much a disk may do in a second; nil: as much as it can.
-public struct BlockRateLimits: Sendable, Codable, Equatable {
+public struct BlockRateLimits: Sendable, Encodable, Equatable {
   public var requests: UInt64?
   public var bytes: UInt64?
 
@@ -73,7 +73,7 @@ public struct BlockRateLimits: Sendable, Codable, Equatable {
 }
 
 /// What a disk or CD-ROM drive is attached to.
-public enum BlockInterface: String, Sendable, Codable, CaseIterable {
+public enum BlockInterface: String, Sendable, Encodable, CaseIterable {
   case ide
   case virtio
   /// A virtio SCSI controller.
@@ -84,7 +84,7 @@ public enum BlockInterface: String, Sendable, Codable, CaseIterable {
 }
 
 /// A host file or block device that a disk device uses.
-public struct BlockSpec: Sendable, Codable, Equatable {
+public struct BlockSpec: Sendable, Encodable, Equatable {
   /// The name devices refer to it by: `disk0`, `cdrom0`.
   public var id: String
   public var path: String
@@ -120,7 +120,7 @@ public struct BlockSpec: Sendable, Codable, Equatable {
 }
 
 /// Where the bytes of a serial port go to and come from. Encoded as its description.
-public enum CharacterEndpoint: Sendable, Equatable, Codable, LosslessStringConvertible {
+public enum CharacterEndpoint: Sendable, Equatable, Encodable, LosslessStringConvertible {
   case stdio
   /// Output only; the file is created or truncated.
   case file(String)
@@ -157,22 +157,13 @@ public enum CharacterEndpoint: Sendable, Equatable, Codable, LosslessStringConve
     }
   }
 
-  public init(from decoder: any Decoder) throws {
-    let container = try decoder.singleValueContainer()
-    let text = try container.decode(String.self)
-    guard let endpoint = CharacterEndpoint(text) else {
-      throw DecodingError.dataCorruptedError(in: container, debugDescription: "'\(text)' is no serial endpoint")
-    }
-    self = endpoint
-  }
-
   public func encode(to encoder: any Encoder) throws {
     var container = encoder.singleValueContainer()
     try container.encode(description)
   }
 }
 
-public struct CharacterSpec: Sendable, Codable, Equatable {
+public struct CharacterSpec: Sendable, Encodable, Equatable {
   /// The name devices refer to it by: `serial0`.
   public var id: String
   public var endpoint: CharacterEndpoint
@@ -184,7 +175,7 @@ public struct CharacterSpec: Sendable, Codable, Equatable {
 }
 
 /// The guest's sockets and where they are on the host.
-public struct VsockSpec: Sendable, Codable, Equatable {
+public struct VsockSpec: Sendable, Encodable, Equatable {
   /// The guest's context identifier, from 3 on.
   public var guestID: UInt32
   /// The socket that host programs connect to; `_PORT` behind it is where the guest's connections go.
@@ -197,7 +188,7 @@ public struct VsockSpec: Sendable, Codable, Equatable {
 }
 
 /// One device of the machine: a model of the registry and its properties, all validated.
-public struct DeviceSpec: Sendable, Codable, Equatable {
+public struct DeviceSpec: Sendable, Encodable, Equatable {
   public var model: String
   public var id: String
   public var properties: [String: PropertyValue]
@@ -210,7 +201,7 @@ public struct DeviceSpec: Sendable, Codable, Equatable {
 }
 
 /// A whole machine and how to run it. `--dry-run` prints it; the device process is given it.
-public struct MachineSpec: Sendable, Codable, Equatable {
+public struct MachineSpec: Sendable, Encodable, Equatable {
   public var mode: Mode
   public var accelerator: Accelerator
   /// vCPUs, 1–64.

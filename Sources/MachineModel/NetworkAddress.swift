@@ -1,5 +1,5 @@
 /// An Ethernet address (IEEE 802-2014 §8), written `52:54:00:12:34:56`. Encoded as its description.
-public struct MACAddress: Sendable, Hashable, Codable, LosslessStringConvertible {
+public struct MACAddress: Sendable, Hashable, Encodable, LosslessStringConvertible {
   /// Six octets in the order of the wire.
   public let octets: [UInt8]
 
@@ -35,12 +35,11 @@ public struct MACAddress: Sendable, Hashable, Codable, LosslessStringConvertible
   /// Whether it addresses a group of stations: bit 0 of the first octet.
   public var isMulticast: Bool { octets[0] & 1 != 0 }
 
-  public init(from decoder: any Decoder) throws { self = try decodeDescription(decoder, "Ethernet address") }
   public func encode(to encoder: any Encoder) throws { try encodeDescription(description, encoder) }
 }
 
 /// An IPv4 address, written `127.0.0.1`. Encoded as its description.
-public struct IPv4Address: Sendable, Hashable, Codable, LosslessStringConvertible {
+public struct IPv4Address: Sendable, Hashable, Encodable, LosslessStringConvertible {
   /// Most significant octet first.
   public let value: UInt32
 
@@ -60,12 +59,11 @@ public struct IPv4Address: Sendable, Hashable, Codable, LosslessStringConvertibl
 
   public var description: String { [24, 16, 8, 0].map { "\(value >> $0 & 0xFF)" }.joined(separator: ".") }
 
-  public init(from decoder: any Decoder) throws { self = try decodeDescription(decoder, "IPv4 address") }
   public func encode(to encoder: any Encoder) throws { try encodeDescription(description, encoder) }
 }
 
 /// A port of the host that leads into the guest: `tcp:127.0.0.1:2222-:22`. Encoded as its description.
-public struct PortForward: Sendable, Hashable, Codable, LosslessStringConvertible {
+public struct PortForward: Sendable, Hashable, Encodable, LosslessStringConvertible {
   public enum Transport: String, Sendable, CaseIterable {
     case tcp
     case udp
@@ -103,19 +101,7 @@ public struct PortForward: Sendable, Hashable, Codable, LosslessStringConvertibl
     return "\(transport.rawValue):\(host):\(hostPort)-\(guestAddress?.description ?? ""):\(guestPort)"
   }
 
-  public init(from decoder: any Decoder) throws { self = try decodeDescription(decoder, "port forward") }
   public func encode(to encoder: any Encoder) throws { try encodeDescription(description, encoder) }
-}
-
-private func decodeDescription<Value: LosslessStringConvertible>(
-  _ decoder: any Decoder, _ what: String
-) throws -> Value {
-  let container = try decoder.singleValueContainer()
-  let text = try container.decode(String.self)
-  guard let value = Value(text) else {
-    throw DecodingError.dataCorruptedError(in: container, debugDescription: "'\(text)' is no \(what)")
-  }
-  return value
 }
 
 private func encodeDescription(_ description: String, _ encoder: any Encoder) throws {

@@ -1,5 +1,5 @@
 /// A network card as `--net …,model=` names it.
-public enum NetworkCard: String, Sendable, Codable, CaseIterable {
+public enum NetworkCard: String, Sendable, Encodable, CaseIterable {
   case e1000
   case rtl8139
   case virtio
@@ -15,7 +15,7 @@ public enum NetworkCard: String, Sendable, Codable, CaseIterable {
 }
 
 /// What is at the other end of a guest's network card.
-public enum NetworkEndpoint: Sendable, Equatable, Codable {
+public enum NetworkEndpoint: Sendable, Equatable, Encodable {
   /// Address translation by vmrun itself: the guest reaches what the user reaches.
   case user(forwards: [PortForward])
   /// A TAP interface of the host that vmrun attaches to.
@@ -26,8 +26,8 @@ public enum NetworkEndpoint: Sendable, Equatable, Codable {
 }
 
 /// Frames over a Unix socket.
-public struct UnixNetwork: Sendable, Equatable, Codable {
-  public enum Kind: String, Sendable, Codable, CaseIterable {
+public struct UnixNetwork: Sendable, Equatable, Encodable {
+  public enum Kind: String, Sendable, Encodable, CaseIterable {
     /// Each frame after its length in four bytes, most significant first.
     case stream
     /// A datagram for each frame.
@@ -51,7 +51,7 @@ public struct UnixNetwork: Sendable, Equatable, Codable {
 }
 
 /// A network that a card of the guest is connected to.
-public struct NetworkSpec: Sendable, Codable, Equatable {
+public struct NetworkSpec: Sendable, Encodable, Equatable {
   /// The name devices refer to it by: `net0`.
   public var id: String
   public var endpoint: NetworkEndpoint

@@ -1,5 +1,5 @@
 /// What the software engine may be asked to write for debugging.
-public enum TraceEvent: String, Sendable, Codable, CaseIterable {
+public enum TraceEvent: String, Sendable, Encodable, CaseIterable {
   case instructions = "in"
   case interrupts = "int"
   case exceptions = "exc"
@@ -7,7 +7,7 @@ public enum TraceEvent: String, Sendable, Codable, CaseIterable {
 }
 
 /// `--trace`: what is written, and where to.
-public struct TraceSpec: Sendable, Codable, Equatable {
+public struct TraceSpec: Sendable, Encodable, Equatable {
   public var events: [TraceEvent]
   /// Host file, created or emptied; nil: standard error.
   public var path: String?

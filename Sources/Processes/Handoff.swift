@@ -1,10 +1,9 @@
 import Backends
-import FoundationEssentials
 import LinuxSystem
 import MachineModel
 
 /// What the launcher tells the device process at its start, besides descriptors.
-struct Handoff: Codable, Sendable {
+struct Handoff: WireCodable, Sendable {
   /// The resolved machine.
   var spec: MachineSpec
   var sandbox: SandboxLevel
@@ -28,13 +27,13 @@ struct Handoff: Codable, Sendable {
   /// How to put the terminal back when the launcher was killed: its descriptor is the last.
   var terminal: [UInt8]?
 
-  struct Block: Codable, Sendable {
+  struct Block: WireCodable, Sendable {
     var geometry: ImageGeometry
     var hasOverlay: Bool
     var backing: [BackingFile] = []
   }
 
-  struct Boot: Codable, Sendable {
+  struct Boot: WireCodable, Sendable {
     var hasKernel: Bool
     /// What messages call the kernel, where it is given, and the ramdisks.
     var names: [String]
@@ -42,7 +41,7 @@ struct Handoff: Codable, Sendable {
     var unpacks: Bool
   }
 
-  struct Character: Codable, Sendable {
+  struct Character: WireCodable, Sendable {
     var kind: CharacterKind
     var hasInput: Bool
     var hasOutput: Bool
@@ -51,10 +50,40 @@ struct Handoff: Codable, Sendable {
   /// Descriptors 0–2: guest RAM, the machine page, device memory; then disks, character connections, networks, the
   /// socket of `spec.vsock`, files, the kernel, ramdisks and the terminal.
   static let fixedDescriptors = 3
+}
 
-  func encoded() throws -> [UInt8] { [UInt8](try JSONEncoder().encode(self)) }
+extension Handoff {
+  func write(to wire: inout WireWriter) {
+    wire.put(spec, sandbox, spin, deviceMemory, blocks, characters, networks, files, boot, timing, terminal)
+  }
 
-  static func decode(_ bytes: [UInt8]) throws -> Handoff { try JSONDecoder().decode(Handoff.self, from: Data(bytes)) }
+  init(from wire: inout WireReader) throws(WireError) {
+    self.init(
+      spec: try wire.get(), sandbox: try wire.get(), spin: try wire.get(), deviceMemory: try wire.get(),
+      blocks: try wire.get(), characters: try wire.get(), networks: try wire.get(), files: try wire.get(),
+      boot: try wire.get(), timing: try wire.get(), terminal: try wire.get())
+  }
+}
+
+extension Handoff.Block {
+  func write(to wire: inout WireWriter) { wire.put(geometry, hasOverlay, backing) }
+  init(from wire: inout WireReader) throws(WireError) {
+    self.init(geometry: try wire.get(), hasOverlay: try wire.get(), backing: try wire.get())
+  }
+}
+
+extension Handoff.Boot {
+  func write(to wire: inout WireWriter) { wire.put(hasKernel, names, unpacks) }
+  init(from wire: inout WireReader) throws(WireError) {
+    self.init(hasKernel: try wire.get(), names: try wire.get(), unpacks: try wire.get())
+  }
+}
+
+extension Handoff.Character {
+  func write(to wire: inout WireWriter) { wire.put(kind, hasInput, hasOutput) }
+  init(from wire: inout WireReader) throws(WireError) {
+    self.init(kind: try wire.get(), hasInput: try wire.get(), hasOutput: try wire.get())
+  }
 }
 
 /// Messages on the channel: a kind and its payload.

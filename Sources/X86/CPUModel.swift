@@ -98,15 +98,7 @@ public struct CPUModel: Sendable, Equatable {
   }
 }
 
-extension CPUModel: Codable {
-  public init(from decoder: any Swift.Decoder) throws {
-    let container = try decoder.singleValueContainer()
-    let text = try container.decode(String.self)
-    do throws(ParseError) { try self.init(parsing: text) } catch {
-      throw DecodingError.dataCorruptedError(in: container, debugDescription: error.description)
-    }
-  }
-
+extension CPUModel: Encodable {
   public func encode(to encoder: any Encoder) throws {
     var container = encoder.singleValueContainer()
     try container.encode(description)

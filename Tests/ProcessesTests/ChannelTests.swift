@@ -4,6 +4,7 @@ import LinuxSystem
 import MachineModel
 import Sandbox
 import Testing
+import X86
 
 @testable import Processes
 
@@ -20,43 +21,74 @@ private func isReadable(_ channel: Channel) -> Bool {
 }
 
 @Suite struct ChannelTests {
-  @Test func aHandoffArrivesAsItWasSent() throws {
-    var spec = MachineSpec(cpus: 3, memory: 64 << 20, timeout: 5, sandbox: .strict)
-    spec.blocks = [BlockSpec(id: "disk0", path: "/a \"b\"\n/ü.img", readOnly: true, cache: .none, snapshot: true)]
+  /// Every field differs from its default.
+  private static func handoff() throws -> Handoff {
+    var spec = MachineSpec(
+      mode: .pvhvm, accelerator: .soft, cpus: 3, cpu: try CPUModel(parsing: "max,-sse3"), memory: 64 << 20,
+      firmware: "/bios", bootOrder: [.cdrom], vsock: VsockSpec(guestID: 7, path: "/run/v"), reboot: false, timeout: 5,
+      sandbox: .strict, screenText: "/s", trace: TraceSpec(events: [.io, .interrupts], path: "/t"), timing: true)
+    spec.boot = BootSpec(
+      kernel: .descriptor(5), ramdisks: [.standardInput, .path("/i")], arguments: "quiet \"ü\"", entry: "2")
+    spec.blocks = [
+      BlockSpec(
+        id: "disk0", path: "/a \"b\"\n/ü.img", format: .qcow2, formatIsProbed: true, backing: .file("/base"),
+        readOnly: true, cache: .none, snapshot: true, limits: BlockRateLimits(requests: 1, bytes: .max),
+        interface: .scsi), BlockSpec(id: "disk1", path: "", backing: .on),
+    ]
     spec.characters = [CharacterSpec(id: "serial0", endpoint: .unix("/run/x"))]
     let endpoints: [NetworkEndpoint] = [
       .user(forwards: [PortForward("tcp:127.0.0.1:2222-:22")].compactMap { $0 }), .tap(interface: "vm0", queues: 4),
-      .tapDescriptors([3, 4]), .unix(UnixNetwork(kind: .dgram, path: "/a", local: "/b")),
+      .tapDescriptors([3, -4]), .unix(UnixNetwork(kind: .dgram, path: "/a", listens: true, local: "/b")),
     ]
     spec.networks = endpoints.enumerated().map { index, endpoint in
       NetworkSpec(
         id: "net\(index)", endpoint: endpoint, card: .virtio, mac: MACAddress(machine: "a", index: index),
-        capture: "/c.pcap")
+        capture: "/c.pcap", isDefault: true)
     }
     spec.devices = [
-      DeviceSpec(model: "ide-hd", id: "hd", properties: ["drive": .string("disk0"), "unit": .integer(.max)])
+      DeviceSpec(
+        model: "ide-hd", id: "hd",
+        properties: ["drive": .string("disk0"), "unit": .integer(.max), "on": .boolean(true)])
     ]
-    let handoff = Handoff(
+    return Handoff(
       spec: spec, sandbox: .strict, spin: .max, deviceMemory: 1 << 40,
       blocks: [.init(geometry: ImageGeometry(size: 1 << 62, alignment: 4096), hasOverlay: true)],
       characters: [.init(kind: .listener, hasInput: false, hasOutput: true)], networks: [],
-      files: ["firmware", "vgabios"],
+      files: ["firmware", "vgabios"], boot: .init(hasKernel: true, names: ["k", "i"], unpacks: true), timing: 9,
       terminal: [0, 255, 7])
+  }
+
+  @Test func aHandoffArrivesAsItWasSent() throws {
+    let handoff = try Self.handoff()
     let (launcher, device) = try channels()
     let event = try SharedEvent()
-    try launcher.send(.configure, try handoff.encoded(), descriptors: [event.raw, event.raw])
+    try launcher.send(.configure, handoff.wireBytes, descriptors: [event.raw, event.raw])
     let (message, payload, descriptors) = try #require(device.receive())
     for descriptor in descriptors { _ = Descriptor(owning: descriptor) }
     #expect(message == .configure)
     #expect(descriptors.count == 2)
-    let decoded = try Handoff.decode(payload)
-    #expect(decoded.spec == spec)
+    let decoded = try Handoff(wireBytes: payload)
+    #expect(decoded.spec == handoff.spec)
+    #expect(decoded.sandbox == .strict)
     #expect(decoded.spin == .max)
+    #expect(decoded.deviceMemory == 1 << 40)
     #expect(decoded.blocks.map(\.geometry) == handoff.blocks.map(\.geometry))
     #expect(decoded.blocks.map(\.hasOverlay) == [true])
     #expect(decoded.characters.map(\.kind) == [.listener])
+    #expect(decoded.characters.map(\.hasOutput) == [true])
     #expect(decoded.files == handoff.files)
+    #expect(decoded.boot?.names == ["k", "i"])
+    #expect(decoded.boot?.unpacks == true)
+    #expect(decoded.timing == 9)
     #expect(decoded.terminal == [0, 255, 7])
+  }
+
+  @Test func aHandoffThatIsCutShortOrTooLongIsRefused() throws {
+    let bytes = try Self.handoff().wireBytes
+    for count in bytes.indices {
+      #expect(throws: WireError()) { try Handoff(wireBytes: Array(bytes.prefix(count))) }
+    }
+    #expect(throws: WireError()) { try Handoff(wireBytes: bytes + [0]) }
   }
 
   @Test func whatBreaksTheProtocolIsTheEndOfTheConversation() throws {

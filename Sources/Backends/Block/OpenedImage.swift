@@ -2,7 +2,7 @@ import LinuxSystem
 import MachineModel
 
 /// What the device process has to know of an open image beside its descriptors and its `BlockSpec`.
-public struct ImageGeometry: Sendable, Codable, Equatable {
+public struct ImageGeometry: Sendable, WireCodable, Equatable {
   /// Bytes on the medium.
   public var size: UInt64
   /// The alignment of offsets, lengths and memory that the host asks for: 1, or 512 or 4096 with `cache=none`.
@@ -12,13 +12,25 @@ public struct ImageGeometry: Sendable, Codable, Equatable {
     self.size = size
     self.alignment = alignment
   }
+
+  public func write(to wire: inout WireWriter) { wire.put(size, alignment) }
+  public init(from wire: inout WireReader) throws(WireError) {
+    self.init(size: try wire.get(), alignment: try wire.get())
+  }
 }
 
 /// What the device process has to know of a file behind an image.
-public struct BackingFile: Sendable, Codable, Equatable {
+public struct BackingFile: Sendable, WireCodable, Equatable {
   public var path: String
   public var format: ImageFormat
   public var geometry: ImageGeometry
+}
+
+extension BackingFile {
+  public func write(to wire: inout WireWriter) { wire.put(path, format, geometry) }
+  public init(from wire: inout WireReader) throws(WireError) {
+    self.init(path: try wire.get(), format: try wire.get(), geometry: try wire.get())
+  }
 }
 
 /// An open descriptor with several owners, for arrays.

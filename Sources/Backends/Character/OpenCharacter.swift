@@ -8,7 +8,7 @@ public struct CharacterError: Error, Equatable, Sendable, CustomStringConvertibl
 }
 
 /// How the device side drives the descriptor of an opened endpoint.
-public enum CharacterKind: UInt8, Sendable, CaseIterable, Codable {
+public enum CharacterKind: UInt8, Sendable, CaseIterable, WireCodable {
   /// No descriptor.
   case null
   /// The process's own terminal or pipes: whoever owns them supplies the descriptors.

@@ -1,7 +1,8 @@
 import LinuxSystem
+import MachineModel
 
 /// How frames travel over a descriptor.
-public enum Framing: UInt8, Sendable, Codable {
+public enum Framing: UInt8, Sendable, WireCodable {
   /// A datagram for each frame.
   case datagram
   /// Datagrams to and from a network process. It takes bare frames with their checksums, also those that are to be cut;

@@ -8,8 +8,8 @@ public struct NetworkError: Error, Equatable, Sendable, CustomStringConvertible 
 }
 
 /// How the device side drives the descriptors of an opened network, which follow in this order.
-public struct NetworkPlan: Sendable, Codable {
-  enum Source: UInt8, Sendable, Codable {
+public struct NetworkPlan: Sendable, WireCodable {
+  enum Source: UInt8, Sendable, WireCodable {
     case none
     case listener
     case connector
@@ -23,6 +23,16 @@ public struct NetworkPlan: Sendable, Codable {
   /// Where a lost connection comes from again: a listening socket or one to the connector, if any.
   var source = Source.none
   var hasCapture = false
+}
+
+extension NetworkPlan {
+  public func write(to wire: inout WireWriter) { wire.put(framing, connections, hasSocket, source, hasCapture) }
+
+  public init(from wire: inout WireReader) throws(WireError) {
+    self.init(
+      framing: try wire.get(), connections: try wire.get(), hasSocket: try wire.get(), source: try wire.get(),
+      hasCapture: try wire.get())
+  }
 }
 
 /// A network opened on the host, ready to be handed to the process that drives the device.

@@ -30,7 +30,7 @@ public enum DeviceProcessMain {
         endProcessNow(0)
       }
       guard message == .configure else { endProcessNow(125) }
-      let handoff = try Handoff.decode(payload)
+      let handoff = try Handoff(wireBytes: payload)
       let machine = try DeviceMachine(handoff, descriptors, channel: channel)
       machine.serve()
     } catch {

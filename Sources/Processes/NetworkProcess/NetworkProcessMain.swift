@@ -1,4 +1,3 @@
-import FoundationEssentials
 import LinuxSystem
 import MachineModel
 import Sandbox
@@ -12,7 +11,7 @@ public enum NetworkProcessMain {
   public static let argument = "--internal-network-process"
 
   /// What the launcher tells it, beside a socket for frames and memory for the record of a forbidden call.
-  struct Configuration: Codable, Sendable {
+  struct Configuration: WireCodable, Sendable {
     var forwards: [PortForward]
     var sandbox: SandboxLevel
   }
@@ -28,7 +27,7 @@ public enum NetworkProcessMain {
       endProcessNow(125)
     }
     do {
-      let configuration = try JSONDecoder().decode(Configuration.self, from: Data(payload))
+      let configuration = try Configuration(wireBytes: payload)
       let record = try ViolationRecord(sharing: Descriptor(owning: descriptors[1]))
       let stack = try start(configuration, link: descriptors[0], record: record, channel)
       stack.run(channel: channel.raw)
@@ -63,5 +62,12 @@ public enum NetworkProcessMain {
     }
     try channel.send(.ready, Array(missing.joined(separator: "\n").utf8))
     return stack
+  }
+}
+
+extension NetworkProcessMain.Configuration {
+  func write(to wire: inout WireWriter) { wire.put(forwards, sandbox) }
+  init(from wire: inout WireReader) throws(WireError) {
+    self.init(forwards: try wire.get(), sandbox: try wire.get())
   }
 }

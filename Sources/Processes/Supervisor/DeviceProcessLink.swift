@@ -51,10 +51,10 @@ final class DeviceProcessLink: Sendable {
     guard descriptors.count <= DatagramSocket.maximumDescriptors else {
       throw LaunchError("the machine has too many disks, networks and connections: \(resources.descriptors.count)")
     }
-    do {
-      try channel.send(.configure, handoff.encoded(), descriptors: descriptors)
-    } catch let error as SystemError where error.errno == ErrorNumber.brokenPipe {
-      throw ending()
+    do throws(SystemError) {
+      try channel.send(.configure, handoff.wireBytes, descriptors: descriptors)
+    } catch {
+      throw error.errno == ErrorNumber.brokenPipe ? ending() : error
     }
   }
 

@@ -1,13 +1,12 @@
 import Backends
 import BootImage
-import FoundationEssentials
 import LinuxSystem
 import MachineModel
 import Sandbox
 
 /// What `--list-entries` prints: the entries of the first disk's boot configuration. A device process reads them, in its
 /// sandbox; the launcher opens the image and prints the answer.
-struct EntryListing: Codable, Sendable {
+struct EntryListing: WireCodable, Sendable {
   private var sandbox: SandboxLevel
   private var spec: BlockSpec
   private var geometry: ImageGeometry
@@ -40,7 +39,7 @@ struct EntryListing: Codable, Sendable {
     }
     _ = consume theirs
     try channel.send(
-      .listEntries, [UInt8](JSONEncoder().encode(listing)), descriptors: files.map { $0.descriptor.raw })
+      .listEntries, listing.wireBytes, descriptors: files.map { $0.descriptor.raw })
     var text: [UInt8] = []
     while true {
       var entries = [PollEntry(channel.raw, .readable)]
@@ -60,7 +59,7 @@ struct EntryListing: Codable, Sendable {
   /// The life of that process.
   static func serve(_ payload: [UInt8], _ descriptors: [CInt], channel: Channel) throws {
     let files = descriptors.map { SharedDescriptor(Descriptor(owning: $0)) }
-    let listing = try JSONDecoder().decode(EntryListing.self, from: Data(payload))
+    let listing = try EntryListing(wireBytes: payload)
     if listing.sandbox != .off {
       let missing = try Lockdown.enter(channel: channel.raw)
       if listing.sandbox == .strict, let first = missing.first { throw LaunchError("--sandbox strict: \(first)") }
@@ -84,5 +83,12 @@ struct EntryListing: Codable, Sendable {
       text = text.dropFirst(piece)
     }
     try channel.send(.finished)
+  }
+}
+
+extension EntryListing {
+  func write(to wire: inout WireWriter) { wire.put(sandbox, spec, geometry, backing) }
+  init(from wire: inout WireReader) throws(WireError) {
+    self.init(sandbox: try wire.get(), spec: try wire.get(), geometry: try wire.get(), backing: try wire.get())
   }
 }

@@ -1,4 +1,3 @@
-import FoundationEssentials
 import LinuxSystem
 import Logging
 import MachineModel
@@ -27,7 +26,7 @@ final class NetworkProcesses {
         arguments: ["vmrun", NetworkProcessMain.argument], descriptors: [theirs.raw], isolated: sandbox != .off)
       let configuration = NetworkProcessMain.Configuration(forwards: forwards, sandbox: sandbox)
       try channel.send(
-        .configure, [UInt8](try JSONEncoder().encode(configuration)), descriptors: [link.raw, file.raw])
+        .configure, configuration.wireBytes, descriptors: [link.raw, file.raw])
     }
 
     deinit { end() }

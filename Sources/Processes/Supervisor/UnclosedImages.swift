@@ -1,5 +1,4 @@
 import Backends
-import FoundationEssentials
 import LinuxSystem
 import Logging
 import MachineModel
@@ -11,7 +10,7 @@ import Sandbox
 /// which gives back clusters that nothing refers to; the launcher itself reads none of their bytes.
 struct UnclosedImages: Sendable {
   /// What the process is told.
-  struct Handoff: Codable, Sendable {
+  struct Handoff: WireCodable, Sendable {
     var sandbox: SandboxLevel
     var specs: [BlockSpec] = []
     var geometries: [ImageGeometry] = []
@@ -49,7 +48,7 @@ struct UnclosedImages: Sendable {
       }
       _ = consume theirs
       try channel.send(
-        .closeImages, [UInt8](JSONEncoder().encode(handoff)), descriptors: descriptors.map { $0.descriptor.raw })
+        .closeImages, handoff.wireBytes, descriptors: descriptors.map { $0.descriptor.raw })
       var entries = [PollEntry(channel.raw, .readable)]
       waitForDescriptors(&entries, milliseconds: pollMilliseconds(Self.patience))
       guard !entries[0].ready.isEmpty, let answer = channel.receive(), answer.message == .finished else {
@@ -63,7 +62,7 @@ struct UnclosedImages: Sendable {
   /// The life of that process.
   static func closeAll(_ payload: [UInt8], _ descriptors: [CInt], channel: Channel) throws {
     let images = descriptors.map { SharedDescriptor(Descriptor(owning: $0)) }
-    let handoff = try JSONDecoder().decode(Handoff.self, from: Data(payload))
+    let handoff = try Handoff(wireBytes: payload)
     if handoff.sandbox != .off {
       _ = try Lockdown.enter(channel: channel.raw)
       try SystemCallFilter(try BuiltInPolicy.device.policy()).install(on: .process)
@@ -76,5 +75,12 @@ struct UnclosedImages: Sendable {
       }
     }
     try channel.send(.finished)
+  }
+}
+
+extension UnclosedImages.Handoff {
+  func write(to wire: inout WireWriter) { wire.put(sandbox, specs, geometries) }
+  init(from wire: inout WireReader) throws(WireError) {
+    self.init(sandbox: try wire.get(), specs: try wire.get(), geometries: try wire.get())
   }
 }
