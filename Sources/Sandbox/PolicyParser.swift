@@ -15,7 +15,7 @@ struct PolicyParser {
       let parts = content.split(separator: UInt8(ascii: "#"), maxSplits: 1, omittingEmptySubsequences: false)
       let tokens = parts.first.map(words) ?? []
       if tokens.isEmpty { continue }
-      let reason = parts.count == 2 ? words(parts[1]).joined(separator: " ") : ""
+      let reason = parts.count == 2 ? trimmed(parts[1]) : ""
       let rule = try rule(tokens[...], reason: reason)
       for earlier in rules where earlier.number == rule.number {
         // An unconditional rule makes every other one for its call meaningless.
@@ -100,8 +100,17 @@ struct PolicyParser {
   }
 
   private func words(_ text: Substring.UTF8View) -> [String] {
-    text.split(whereSeparator: { $0 == UInt8(ascii: " ") || $0 == UInt8(ascii: "\t") || $0 == UInt8(ascii: "\r") })
-      .map { String(decoding: $0, as: UTF8.self) }
+    text.split(whereSeparator: isBlank).map { String(decoding: $0, as: UTF8.self) }
+  }
+
+  private func trimmed(_ text: Substring.UTF8View) -> String {
+    let start = text.drop(while: isBlank)
+    let end = start.lastIndex { !isBlank($0) }.map(start.index(after:)) ?? start.startIndex
+    return String(decoding: start[..<end], as: UTF8.self)
+  }
+
+  private func isBlank(_ byte: UInt8) -> Bool {
+    byte == UInt8(ascii: " ") || byte == UInt8(ascii: "\t") || byte == UInt8(ascii: "\r")
   }
 
   private func error(_ problem: PolicyError.Problem) -> PolicyError {
