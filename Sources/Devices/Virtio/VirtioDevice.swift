@@ -184,14 +184,18 @@ open class VirtioDevice: @unchecked Sendable {
   /// One look at everything. False: there was nothing to do.
   private func turn(_ number: Int, _ indices: [Int]) throws(VirtqueueFault) -> Bool {
     var worked = try service(group: number)
-    for index in indices where queues[index].isOpen {
-      if queues[index].hasAvailable, wantsBuffers(index) {
-        queues[index].setNotifications(false)
-        if try process(index) { worked = true }
-      }
-      if queues[index].publish() { interrupts.used(queue: index) }
+    // The driver may go on with what came back while more is begun.
+    if worked { publish(indices) }
+    for index in indices where queues[index].isOpen && queues[index].hasAvailable && wantsBuffers(index) {
+      queues[index].setNotifications(false)
+      if try process(index) { worked = true }
     }
+    publish(indices)
     return worked
+  }
+
+  private func publish(_ indices: [Int]) {
+    for index in indices where queues[index].isOpen && queues[index].publish() { interrupts.used(queue: index) }
   }
 
   /// The driver broke the rules: the device stops until it is reset (§2.1.2).

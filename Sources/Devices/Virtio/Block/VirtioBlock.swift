@@ -100,14 +100,17 @@ public final class VirtioBlock: VirtioDevice, @unchecked Sendable {
 
   // MARK: Requests
 
+  /// Requests submitted at a time, so that the driver gets the first of many back while the others are read.
+  private static let burst = 8
+
   public override func process(_ queue: Int) throws(VirtqueueFault) -> Bool {
-    var worked = false
-    while let chain = try queues[queue].take() {
+    var count = 0
+    while count < Self.burst, let chain = try queues[queue].take() {
       try begin(chain, queue)
-      worked = true
+      count += 1
     }
-    if worked { backend.kick() }
-    return worked
+    if count > 0 { backend.kick() }
+    return count > 0
   }
 
   private func begin(_ chain: DescriptorChain, _ queue: Int) throws(VirtqueueFault) {
