@@ -38,8 +38,8 @@ public struct MACAddress: Sendable, Hashable, Encodable, LosslessStringConvertib
   public func encode(to encoder: any Encoder) throws { try encodeDescription(description, encoder) }
 }
 
-/// An IPv4 address, written `127.0.0.1`. Encoded as its description.
-public struct IPv4Address: Sendable, Hashable, Encodable, LosslessStringConvertible {
+/// An IPv4 address, written `127.0.0.1`.
+public struct IPv4Address: Sendable, Hashable, LosslessStringConvertible {
   /// Most significant octet first.
   public let value: UInt32
 
@@ -58,8 +58,6 @@ public struct IPv4Address: Sendable, Hashable, Encodable, LosslessStringConverti
   public static let any = IPv4Address(0)
 
   public var description: String { [24, 16, 8, 0].map { "\(value >> $0 & 0xFF)" }.joined(separator: ".") }
-
-  public func encode(to encoder: any Encoder) throws { try encodeDescription(description, encoder) }
 }
 
 /// A port of the host that leads into the guest: `tcp:127.0.0.1:2222-:22`. Encoded as its description.

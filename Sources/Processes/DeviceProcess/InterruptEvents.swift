@@ -7,8 +7,8 @@ import Synchronization
 /// a device first uses the input, because each that the engine listens to costs time when the machine starts and ends.
 ///
 /// A level-triggered input is raised by its trigger and stays up until the guest's end of interrupt, which signals the
-/// resample eventfd, or looks at the machine page itself; a source that is then still asserted triggers again. A source that goes away before stays visible
-/// until that end of interrupt, which a guest sees at most as one spurious interrupt.
+/// resample eventfd, or looks at the machine page itself; a source that is then still asserted triggers again. A source
+/// that goes away before stays visible until that end of interrupt, which a guest sees at most as one spurious interrupt.
 final class InterruptEvents: InterruptSink {
   /// The guest has ended an interrupt of some level-triggered input: to be waited for and answered by `resample`.
   let resampled: SharedEvent

@@ -40,8 +40,10 @@ struct PostedOrder: ~Copyable {
 /// keep the other from running.
 ///
 /// Writes whose effect the vCPU need not see are posted: it leaves them in a ring and goes on. They are performed in
-/// their order machine-wide, before any access that a vCPU waits for and begins later. Either side may be hostile to the other's logic but not to its memory: the launcher
-/// copies `count` bytes of its own choosing, the device process clamps what it reads.
+/// their order machine-wide, before any access that a vCPU waits for and begins later.
+///
+/// Either side may be hostile to the other's logic but not to its memory: the launcher copies `count` bytes of its own
+/// choosing, the device process clamps what it reads.
 public struct Mailbox: ~Copyable {
   /// Items of a string access are moved at most this many bytes at a time.
   public static let capacity = 4096
