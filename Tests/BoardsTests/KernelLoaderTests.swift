@@ -62,6 +62,29 @@ import Testing
     #expect(try memory.bytes(0x100_2800, 0x2000).allSatisfy { $0 == 0 })
   }
 
+  /// As in 32-bit kernels whose second segment is aligned to more than a page.
+  @Test func aSegmentThatMovesUpDoesNotOverwriteWhatFollowsIt() throws {
+    let fake = FakeBoard(ramSize: 32 << 20)
+    let vmlinux = Kernels.elf(
+      is64Bit: false, entry: 0xC100_0010,
+      [
+        .init(
+          address: 0x100_0000, virtual: 0xC100_0000, contents: [UInt8](repeating: 0x11, count: 0x800), offset: 0x1000),
+        .init(
+          address: 0x100_1800, virtual: 0xC100_1800, contents: [UInt8](repeating: 0x22, count: 0x1000), offset: 0x1800),
+        .init(
+          address: 0x100_3000, virtual: 0xC100_3000, contents: [UInt8](repeating: 0x33, count: 0x800), offset: 0x2800),
+      ])
+    let start = try load(Self.bzImage(Self.lz4(vmlinux), size: vmlinux.count), fake)
+    #expect(start == .protected(eip: 0x100_0010, esi: UInt32(LowMemory.zeroPage), gdt: LowMemory.gdt))
+    let memory = fake.board.memory
+    #expect(try memory.bytes(0x100_0000, 0x800) == [UInt8](repeating: 0x11, count: 0x800))
+    #expect(try memory.bytes(0x100_0800, 0x1000).allSatisfy { $0 == 0 })
+    #expect(try memory.bytes(0x100_1800, 0x1000) == [UInt8](repeating: 0x22, count: 0x1000))
+    #expect(try memory.bytes(0x100_2800, 0x800).allSatisfy { $0 == 0 })
+    #expect(try memory.bytes(0x100_3000, 0x800) == [UInt8](repeating: 0x33, count: 0x800))
+  }
+
   @Test func whatCannotBeUnpackedStartsItsOwnCode() throws {
     let size = Self.vmlinux.count
     let packed = Self.lz4(Self.vmlinux)

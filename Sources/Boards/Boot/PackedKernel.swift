@@ -45,17 +45,8 @@ extension LinuxKernel {
       min(image.extent.lowerBound, preferredAddress)..<max(image.extent.upperBound, preferredAddress &+ initialSize)
     try machine.require(max(kernel.upperBound, staging.upperBound))
     guard image.extent.contains(entry), image.extent.upperBound <= machine.lowMemory else { return nil }
-    // In the order of the file every part moves down, so that none overwrites one that is still to be moved.
-    let segments = image.segments.filter { $0.fileSize > 0 }.sorted { $0.offset < $1.offset }
-    var loads: [BootPlan.Load] = []
-    for segment in segments {
-      let source = packed.address + segment.offset
-      guard segment.address <= source else { return nil }
-      if segment.address < source {
-        loads.append(
-          BootPlan.Load(address: segment.address, count: segment.fileSize, source: .unpacked(from: source)))
-      }
-    }
+    let segments = image.segments.filter { $0.fileSize > 0 }
+    guard var loads = Self.moves(segments, staging: packed.address) else { return nil }
     loads += Self.remains(of: staging, beside: segments.map { $0.address..<$0.address + $0.fileSize })
     for segment in image.segments {
       let start = max(segment.address + segment.fileSize, staging.upperBound)
@@ -63,6 +54,25 @@ extension LinuxKernel {
     }
     loads += try header.zeroPage(machine, kernel: kernel, code32: UInt32(truncatingIfNeeded: entry))
     return SetupHeader.start(&loads, at: entry, is64Bit: image.is64Bit)
+  }
+
+  /// Puts the segments of a file that stands at `staging` into place. Nil: one would overwrite another that is still to
+  /// be moved.
+  private static func moves(_ segments: [ELFImage.Segment], staging: UInt64) -> [BootPlan.Load]? {
+    func source(_ segment: ELFImage.Segment) -> UInt64 { staging + segment.offset }
+    // What moves up makes room from the end of the file, what moves down from its start.
+    let order =
+      segments.filter { $0.address > source($0) }.sorted { $0.offset > $1.offset }
+      + segments.filter { $0.address <= source($0) }.sorted { $0.offset < $1.offset }
+    for (index, segment) in order.enumerated() {
+      let target = segment.address..<segment.address + segment.fileSize
+      for later in order[(index + 1)...] where target.overlaps(source(later)..<source(later) + later.fileSize) {
+        return nil
+      }
+    }
+    return order.filter { $0.address != source($0) }.map {
+      BootPlan.Load(address: $0.address, count: $0.fileSize, source: .unpacked(from: source($0)))
+    }
   }
 
   /// What was unpacked and belongs to no segment, to be cleared.
