@@ -104,8 +104,11 @@ typedef struct soft_cpu {
   uint64_t instruction_rip;
   /// Where a slow access goes.
   uint64_t linear;
-  /// Where the translated code stands that asked for it.
-  uint64_t native_return;
+  /// Where the translated code stands that asked for it, and what it wants to store there.
+  uint64_t native_return, native_value;
+  /// Where translated code goes on, and what `RegisterCache.registers` of the host have there.
+  const void *_Nullable native_target;
+  uint64_t native_registers[7];
 
   soft_segment segment[8];
   soft_table gdtr, idtr;
@@ -207,6 +210,9 @@ static const int32_t soft_block_offset = offsetof(soft_cpu, block);
 static const int32_t soft_rip_offset = offsetof(soft_cpu, rip);
 static const int32_t soft_linear_offset = offsetof(soft_cpu, linear);
 static const int32_t soft_native_return_offset = offsetof(soft_cpu, native_return);
+static const int32_t soft_native_value_offset = offsetof(soft_cpu, native_value);
+static const int32_t soft_native_target_offset = offsetof(soft_cpu, native_target);
+static const int32_t soft_native_registers_offset = offsetof(soft_cpu, native_registers);
 static const int32_t soft_segment_offset = offsetof(soft_cpu, segment);
 static const int32_t soft_linear_base_offset = offsetof(soft_segment, linear_base);
 static const int32_t soft_read_low_offset = offsetof(soft_segment, read_low);
@@ -222,6 +228,9 @@ static const int32_t soft_jump_code_page_offset = offsetof(soft_jump, code_page)
 static const int32_t soft_jump_native_offset = offsetof(soft_jump, native);
 _Static_assert(sizeof(soft_tlb_entry) == 32 && sizeof(soft_jump) == 32, "as translated code finds them");
 _Static_assert(offsetof(soft_op, handler) == 0, "as translated code finds it");
+
+/// Executes a micro-operation and what follows. Translated code changes registers that the ABI has functions keep.
+void soft_execute(soft_cpu *_Nonnull cpu, const soft_op *_Nonnull op);
 
 /// Segment register 0 to 7.
 static inline soft_segment *_Nonnull soft_segment_at(soft_cpu *_Nonnull cpu, uint32_t index) {

@@ -24,7 +24,7 @@ struct Block {
   /// Where its translation is in `NativeCode`, or `notTranslated`.
   var native = Self.notTranslated
   /// Where in the translation each operation begins.
-  var entries: UnsafeMutablePointer<UInt32>?
+  var entries: UnsafeMutablePointer<NativeEntry>?
   /// A copy of the code it was made from.
   let code: UnsafeMutableRawPointer
 

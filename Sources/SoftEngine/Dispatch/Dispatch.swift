@@ -22,7 +22,7 @@ func tail(_ state: State, _ op: MicroOp, _ handler: soft_handler) {
 func interpret(_ state: State, from op: MicroOp) {
   soft_enter_guest(state)
   defer { soft_leave_guest(state) }
-  op.pointee.handler(state, op)
+  soft_execute(state, op)
 }
 
 /// Goes to the block at `rip` if it is in the jump cache, else to the outer loop.

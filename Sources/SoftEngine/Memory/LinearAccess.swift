@@ -238,7 +238,8 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
     guard pointee.device_done < 64 else { return .protection }
     pointee.leave = reason
     pointee.device_address = address
-    pointee.device_data = data
+    // A register operand has more bytes than are written.
+    pointee.device_data = (1..<8).contains(width) ? data & (1 << UInt64(8 * width) &- 1) : data
     pointee.device_width = UInt32(width)
     pointee.device_items = UInt32(items)
     return .device

@@ -1,15 +1,21 @@
-/// A general register of the host (SDM vol. 2, 2.1.5): those that the ABI lets every function change.
+/// A general register of the host (SDM vol. 2, 2.1.5).
 enum HostRegister: UInt8 {
   case rax = 0
   case rcx = 1
   case rdx = 2
+  case rbx = 3
   case rsp = 4
+  case rbp = 5
   case rsi = 6
   case rdi = 7
   case r8 = 8
   case r9 = 9
   case r10 = 10
   case r11 = 11
+  case r12 = 12
+  case r13 = 13
+  case r14 = 14
+  case r15 = 15
 
   var low: UInt8 { rawValue & 7 }
   var high: UInt8 { rawValue >> 3 }
@@ -91,9 +97,11 @@ struct Assembler {
 
   private mutating func operand(_ reg: UInt8, _ address: HostAddress) {
     let fits = Int8(exactly: address.displacement) != nil
-    let mode: UInt8 = address.displacement == 0 ? 0 : fits ? 0x40 : 0x80
+    // Without a displacement RBP and R13 would be something else, and RSP and R12 always are (SDM vol. 2, tables 2-2, 2-3).
+    let isBare = address.displacement == 0 && address.base.low != HostRegister.rbp.low
+    let mode: UInt8 = isBare ? 0 : fits ? 0x40 : 0x80
     bytes.append(mode | (reg & 7) << 3 | address.base.low)
-    if address.base == .rsp { bytes.append(0x24) }
+    if address.base.low == HostRegister.rsp.low { bytes.append(0x24) }
     if mode == 0x40 {
       bytes.append(UInt8(truncatingIfNeeded: address.displacement))
     } else if mode == 0x80 {
@@ -143,8 +151,10 @@ struct Assembler {
     doubleword(immediate)
   }
 
+  /// Of 1 or 2 bytes it leaves the others of the register.
   mutating func move(_ to: HostRegister, _ from: HostRegister, size: Int = 8) {
-    registers([0x8B], size: size, to.rawValue, from)
+    let byte = size == 1 ? max(to.rawValue, from.rawValue) : 0
+    registers([size == 1 ? 0x8A : 0x8B], size: size, to.rawValue, from, byte: byte)
   }
 
   /// Always of 10 bytes.
@@ -169,13 +179,20 @@ struct Assembler {
 
   /// Sign-extends the low `size` bytes to 64 bits.
   mutating func signExtend(_ register: HostRegister, size: Int) {
-    let opcode: [UInt8] = size == 1 ? [0x0F, 0xBE] : size == 2 ? [0x0F, 0xBF] : [0x63]
-    registers(opcode, size: 8, register.rawValue, register)
+    extend(register, register, signed: true, from: size, to: 8)
   }
 
   /// Zero-extends the low 2 bytes.
-  mutating func zeroExtend16(_ register: HostRegister) {
-    registers([0x0F, 0xB7], size: 4, register.rawValue, register)
+  mutating func zeroExtend16(_ register: HostRegister) { extend(register, register, signed: false, from: 2, to: 4) }
+
+  /// MOVZX, MOVSX, MOVSXD; of 4 bytes without sign it is a move.
+  mutating func extend(_ to: HostRegister, _ from: HostRegister, signed: Bool, from width: Int, to size: Int) {
+    switch width {
+    case 1:
+      registers([0x0F, signed ? 0xBE : 0xB6], size: size, to.rawValue, from, byte: from.rawValue)
+    case 2: registers([0x0F, signed ? 0xBF : 0xB7], size: size, to.rawValue, from)
+    default: registers([signed ? 0x63 : 0x8B], size: signed ? size : 4, to.rawValue, from)
+    }
   }
 
   mutating func calculate(_ operation: HostOperation, _ to: HostRegister, _ from: HostRegister, size: Int = 8) {
@@ -245,20 +262,27 @@ struct Assembler {
   /// All bits of the register become CF.
   mutating func spreadCarry(_ register: HostRegister) { registers([0x1B], size: 8, register.rawValue, register) }
 
-  /// LEA of base + displacement.
-  mutating func loadAddress(_ to: HostRegister, _ base: HostRegister, _ displacement: Int32) {
-    memory([0x8D], size: 8, to.rawValue, HostAddress(base, displacement))
+  /// LEA of base + displacement, cut to `size`, 4 or 8.
+  mutating func loadAddress(_ to: HostRegister, _ base: HostRegister, _ displacement: Int32, size: Int = 8) {
+    memory([0x8D], size: size, to.rawValue, HostAddress(base, displacement))
   }
 
-  /// LEA of base + index << scale + displacement.
+  /// LEA of base + index << scale + displacement, cut to `size`, 4 or 8. The base may be missing.
   mutating func loadAddress(
-    _ to: HostRegister, _ base: HostRegister, _ index: HostRegister, scale: UInt8, _ displacement: Int32
+    _ to: HostRegister, _ base: HostRegister?, _ index: HostRegister, scale: UInt8, _ displacement: Int32,
+    size: Int = 8
   ) {
-    prefixes(size: 8, reg: to.rawValue, rm: base.rawValue, index: index.rawValue)
-    bytes.append(0x8D)
-    bytes.append(0x84 | to.low << 3)
-    bytes.append(scale << 6 | index.low << 3 | base.low)
-    doubleword(displacement)
+    prefixes(size: size, reg: to.rawValue, rm: base?.rawValue ?? 0, index: index.rawValue)
+    // Without a base there are 4 bytes of displacement in mode 0 (SDM vol. 2, table 2-3).
+    let isBare = displacement == 0 && base?.low != HostRegister.rbp.low
+    let small = Int8(exactly: displacement)
+    let mode: UInt8 = base == nil || isBare ? 0 : small != nil ? 0x40 : 0x80
+    bytes += [0x8D, mode | 0x04 | to.low << 3, (scale & 3) << 6 | index.low << 3 | (base?.low ?? 5)]
+    if base == nil || mode == 0x80 {
+      doubleword(displacement)
+    } else if mode == 0x40 {
+      bytes.append(UInt8(truncatingIfNeeded: displacement))
+    }
   }
 
   /// Loads or stores at base + index.
@@ -282,8 +306,9 @@ struct Assembler {
 
   mutating func set(_ condition: UInt8, _ to: HostAddress) { memory([0x0F, 0x90 | condition], size: 1, 0, to) }
 
-  mutating func moveIf(_ condition: UInt8, _ to: HostRegister, _ from: HostRegister) {
-    registers([0x0F, 0x40 | condition], size: 8, to.rawValue, from)
+  /// Sizes 2, 4 and 8.
+  mutating func moveIf(_ condition: UInt8, _ to: HostRegister, _ from: HostRegister, size: Int) {
+    registers([0x0F, 0x40 | condition], size: size, to.rawValue, from)
   }
 
   /// SF, ZF, AF, PF and CF from AH.

@@ -5,7 +5,7 @@ import LinuxSystem
 // Safety: the vCPU's thread alone uses it.
 final class NativeCode {
   /// Bytes. What has been translated is dropped when they are used up.
-  static let capacity = 16 << 20
+  static let capacity = 32 << 20
 
   private let writable: Mapping
   private let executable: Mapping
@@ -20,6 +20,8 @@ final class NativeCode {
 
   /// The table of pointers comes first.
   private static let pointerCount = 512
+  /// Where the routine is that fills `RegisterCache.registers` and goes on.
+  static let resume = pointerCount * 8
 
   /// Nil: the host does not permit it, or has no memory.
   init?() {

@@ -23,8 +23,24 @@ private func translate(_ state: State) -> Bool {
     let base = state.context.pointee.nativeBase
   else { return }
   let first = UnsafePointer(block.operations)
-  return tail(
-    state, first, NativeCode.handler(base + (Int(block.pointee.native) &+ Int(entries[op - first]))))
+  let entry = entries[op - first]
+  let code = base + (Int(block.pointee.native) &+ entry.offset)
+  let contents = entry.contents
+  if contents.isEmpty { return tail(state, first, NativeCode.handler(code)) }
+  fill(state, contents)
+  state.pointee.native_target = UnsafeRawPointer(code)
+  return tail(state, first, NativeCode.handler(base + NativeCode.resume))
+}
+
+/// Has the host's registers get what translated code expects in them.
+@inline(__always)
+private func fill(_ state: State, _ contents: RegisterCache.Contents) {
+  for index in 0..<7 {
+    guard let slot = contents.slot(index) else { continue }
+    let value = register(state, slot, as: UInt64.self).pointee
+    UnsafeMutableRawPointer(state).storeBytes(
+      of: value, toByteOffset: Int(soft_native_registers_offset) &+ index &* 8, as: UInt64.self)
+  }
 }
 
 /// Goes where a direct branch of translated code goes. Where translated code stands, too, the branch goes there itself
@@ -47,7 +63,7 @@ private func connect(_ state: State, _ op: MicroOp, _ target: MicroOp) {
 @inline(__always)
 private func branchEnd(_ state: State, _ op: MicroOp) -> Int? {
   guard let block = currentBlock(state), let entries = block.pointee.entries else { return nil }
-  return Int(block.pointee.native) &+ Int(entries[op - UnsafePointer(block.operations) + 1])
+  return Int(block.pointee.native) &+ entries[op - UnsafePointer(block.operations) + 1].offset
 }
 
 /// Goes where a direct branch of translated supervisor code goes in another page. Where translated code stands, too, the
@@ -87,10 +103,11 @@ private func callingOperation(_ state: State) -> MicroOp? {
   let offset = returned &- Int(block.pointee.native)
   let count = block.pointee.operationCount
   // Both what stands in the block and what stands behind it stands in order.
-  let isBehind = offset > Int(entries[count])
+  let end = entries[count].offset
+  let isBehind = offset > end
   var found = 0
-  for index in 0..<count where (entries[index] >= entries[count]) == isBehind {
-    if Int(entries[index]) >= offset { break }
+  for index in 0..<count where (entries[index].offset >= end) == isBehind {
+    if entries[index].offset >= offset { break }
     found = index
   }
   return UnsafePointer(block.operations + found)
@@ -103,12 +120,22 @@ private func miss(_ state: State, _ handler: soft_handler) {
   return tail(state, op, handler)
 }
 
+/// The same for one that stores: memory may not have the temporary yet.
+@inline(__always)
+private func missStored(_ state: State, _ handler: soft_handler) {
+  guard let op = callingOperation(state) else { return }
+  if RegisterCache.isTemporary(op.pointee.src) {
+    register(state, op.pointee.src, as: UInt64.self).pointee = state.pointee.native_value
+  }
+  return tail(state, op, handler)
+}
+
 // What routines go to when the TLB does not permit an access; `linear` says which.
 
 @c func softNativeLoadMiss(_ state: State, _ op: MicroOp) { return miss(state, softLoadSlow) }
 @c func softNativeLoadForWriteMiss(_ state: State, _ op: MicroOp) { return miss(state, softLoadForWriteSlow) }
-@c func softNativeStoreMiss(_ state: State, _ op: MicroOp) { return miss(state, softStoreSlow) }
-@c func softNativePushMiss(_ state: State, _ op: MicroOp) { return miss(state, softPushSlow) }
+@c func softNativeStoreMiss(_ state: State, _ op: MicroOp) { return missStored(state, softStoreSlow) }
+@c func softNativePushMiss(_ state: State, _ op: MicroOp) { return missStored(state, softPushSlow) }
 @c func softNativePopMiss(_ state: State, _ op: MicroOp) { return miss(state, softPopSlow) }
 /// The segment does not permit the access.
 @c func softNativeSegmentMiss(_ state: State, _ op: MicroOp) { return miss(state, softSegmentFault) }

@@ -1,7 +1,8 @@
 import CSoftCPU
 
 /// Where translated code finds what it works with. RDI: the state; RSI: the block's first micro-operation; RAX, RCX, RDX
-/// and R8 to R11 hold nothing from one micro-operation to the next. The stack is as a handler finds it.
+/// and R8 to R10 hold nothing from one micro-operation to the next; the others are `RegisterCache.registers`, which
+/// routines leave alone. The stack is as a handler finds it.
 enum NativeState {
   static let result = HostAddress(.rdi, soft_result_offset)
   static let carries = HostAddress(.rdi, soft_carries_offset)
@@ -17,6 +18,13 @@ enum NativeState {
   static let linear = HostAddress(.rdi, soft_linear_offset)
   static let linearMask = HostAddress(.rdi, soft_linear_mask_offset)
   static let nativeReturn = HostAddress(.rdi, soft_native_return_offset)
+  static let nativeValue = HostAddress(.rdi, soft_native_value_offset)
+  static let nativeTarget = HostAddress(.rdi, soft_native_target_offset)
+
+  /// What a register of the cache has where code goes on.
+  static func nativeRegister(_ index: Int) -> HostAddress {
+    HostAddress(.rdi, soft_native_registers_offset + Int32(8 * index))
+  }
 
   static func slot(_ slot: UInt8) -> HostAddress { HostAddress(.rdi, Int32(slot)) }
 
@@ -65,22 +73,25 @@ struct Routines {
   /// `pointer` gives a handler a place in the table of pointers.
   init(at start: Int, _ a: inout Assembler, pointer: (soft_handler) -> Int) {
     /// The slow path: tells where the block was and goes to a handler.
-    func miss(_ handler: soft_handler) -> (inout Assembler) -> Void {
+    func miss(_ handler: soft_handler, stores: Bool = false) -> (inout Assembler) -> Void {
       let slot = pointer(handler) - start
       return { a in
+        if stores { a.store(.rdx, NativeState.nativeValue) }
         a.pop(.rcx)
         a.store(.rcx, NativeState.nativeReturn)
         a.store(.rsi, NativeState.block)
         a.jump(throughPointerAt: slot)
       }
     }
+    for (index, register) in RegisterCache.registers.enumerated() { a.load(register, NativeState.nativeRegister(index)) }
+    a.jump(through: NativeState.nativeTarget)
     follow = pointer(softNativeFollow)
     leavePage = pointer(softNativeLeavePage)
     dead = pointer(softDeadBlock)
     let loadMiss = miss(softNativeLoadMiss)
     let loadForWriteMiss = miss(softNativeLoadForWriteMiss)
-    let storeMiss = miss(softNativeStoreMiss)
-    let pushMiss = miss(softNativePushMiss)
+    let storeMiss = miss(softNativeStoreMiss, stores: true)
+    let pushMiss = miss(softNativePushMiss, stores: true)
     let popMiss = miss(softNativePopMiss)
     let segmentMiss = miss(softNativeSegmentMiss)
 

@@ -1,26 +1,29 @@
 import CSoftCPU
 
 /// Turns a block's micro-operations into code of the host. Those that have a template become code; the others' handlers
-/// are called as ever. The state in memory is the same after each of them as if handlers had executed it: so any of them
-/// may fault, wait for a device or be executed anew.
+/// are called as ever. The state in memory is the same after each of them as if handlers had executed it, but for
+/// temporaries, which it has where a handler may need them: so any of them may fault, wait for a device or be executed
+/// anew.
 struct Translator {
-  private var a = Assembler()
+  var a = Assembler()
+  /// What the host's registers hold of the guest's.
+  var cache = RegisterCache()
   /// Where the block will stand in the code.
   private var origin = 0
   /// The host has the guest's arithmetic flags.
-  private var flagsAreInHost = false
+  var flagsAreInHost = false
   /// Direct branches whose targets are reached from behind the block, and their jumps there.
   private var departures: [Departure] = []
   /// Pushes or pops that are done one by one behind the block where they are not on one page of the TLB.
   private var stackRuns: [StackRun] = []
   /// Every routine that was asked for exists.
   private var isComplete = true
-  private let operations: UnsafeMutablePointer<soft_op>
-  private let count: Int
+  let operations: UnsafeMutablePointer<soft_op>
+  let count: Int
   /// `code_page`; 0: it is not the supervisor's.
   private let supervisorPage: UInt64
-  private var templates: [Template?]
-  private let routines: Routines
+  private(set) var templates: [Template?]
+  let routines: Routines
 
   private struct Departure {
     let index: Int
@@ -32,8 +35,11 @@ struct Translator {
   private struct StackRun {
     let operations: Range<Int>
     let skip: Int
-    /// Where the block goes on.
+    /// What the registers hold at the jump there.
+    let before: RegisterCache
+    /// Where the block goes on, and with what.
     let end: Int
+    let after: RegisterCache.Contents
   }
 
   private init(_ code: NativeCode, _ block: UnsafeMutablePointer<Block>, _ state: State) {
@@ -62,7 +68,7 @@ struct Translator {
   private mutating func translate(_ block: UnsafeMutablePointer<Block>, _ code: NativeCode) -> Bool {
     // Where handlers do most of the work, going in and out only costs.
     guard templates.count(where: { $0 != nil }) * 2 > count else { return false }
-    let entries = UnsafeMutablePointer<UInt32>.allocate(capacity: count + 1)
+    let entries = UnsafeMutablePointer<NativeEntry>.allocate(capacity: count + 1)
     /// Operations that are not entered by `softNativeContinue`, with where they are.
     var handlers: [(index: Int, handler: soft_handler)] = []
     var continuations: [(index: Int, offset: Int)] = []
@@ -72,7 +78,7 @@ struct Translator {
       let followsHandler = index > 0 && templates[index - 1] == nil
       guard templates[index] != nil else {
         handlers.append((index, operations[index].handler))
-        entries[index] = UInt32(a.count)
+        entries[index] = NativeEntry(offset: a.count, cache.contents)
         // Handler to handler it goes as without translation.
         if followsHandler { continue }
         guard let pointer = code.pointer(operations[index].handler) else {
@@ -93,18 +99,12 @@ struct Translator {
         index += stackCount - 1
         continue
       }
-      entries[index] = UInt32(a.count)
+      begin(index, entries)
       emit(index)
     }
-    entries[count] = UInt32(a.count)
-    for run in stackRuns {
-      a.land(run.skip)
-      for each in run.operations {
-        entries[each] = UInt32(a.count)
-        emit(each)
-      }
-      a.jump(to: run.end)
-    }
+    entries[count] = NativeEntry(offset: a.count, cache.contents)
+    for run in stackRuns { emitOneByOne(run, entries) }
+    cache.removeAll()
     for departure in departures {
       for skip in departure.skips { a.land(skip) }
       if departure.leavesPage {
@@ -126,179 +126,30 @@ struct Translator {
     return true
   }
 
+  private mutating func begin(_ index: Int, _ entries: UnsafeMutablePointer<NativeEntry>) {
+    if index > 0, operations[index].offset != operations[index - 1].offset { cache.dropTemporaries() }
+    cache.unpin()
+    entries[index] = NativeEntry(offset: a.count, cache.contents)
+  }
+
   /// Goes to an operation's handler, or another for the same operation.
   private mutating func emitHandler(_ index: Int, pointerAt pointer: Int) {
+    storeTemporaries()
+    cache.removeAll()
     a.store(.rsi, NativeState.block)
     if index > 0 { a.loadAddress(.rsi, .rsi, Int32(index * MemoryLayout<soft_op>.stride)) }
     a.jump(throughPointerAt: pointer - origin)
   }
 
-  private mutating func call(_ routine: Int?) {
+  /// Leaves where the comparison with 0 before says that there is something to attend to.
+  mutating func leaveForAttention() { a.jump(if: HostCondition.notEqual, to: routines.attend - origin) }
+
+  mutating func call(_ routine: Int?) {
     guard let routine else {
       isComplete = false
       return
     }
     a.call(routine - origin)
-  }
-
-  private func place(_ slot: UInt8) -> HostAddress { NativeState.slot(slot) }
-
-  /// Writes a register operand from RAX, whose upper half is clear if it has 4 bytes.
-  private mutating func setRegister(_ slot: UInt8, size: Int) {
-    a.store(.rax, place(slot), size: size == 4 ? 8 : size)
-  }
-
-  /// Emits the code of an operation that has a template.
-  private mutating func emit(_ index: Int) {
-    guard let template = templates[index] else { return }
-    let op = operations[index]
-    switch template {
-    case .block:
-      // `NativeCode.remove` changes these 16 bytes.
-      a.move(.rsi, quadword: UInt64(UInt(bitPattern: operations)))
-      a.calculate(.cmp, NativeState.attention, immediate: 0, size: 4)
-      a.jump(if: HostCondition.notEqual, to: routines.attend - origin)
-    case .nothing: break
-    case .move(let size):
-      a.load(.rax, place(op.src), size: size)
-      setRegister(op.dst, size: size)
-    case .moveImmediate(let size):
-      if size == 8, let value = Int32(exactly: op.imm) {
-        a.store(immediate: value, place(op.dst))
-      } else {
-        a.move(.rax, immediate: Self.immediate(op, size: size))
-        setRegister(op.dst, size: size)
-      }
-    case .extend(let signed, let from, let to):
-      if signed {
-        a.loadSigned(.rax, place(op.src), size: from)
-        if to == 4 { a.move(.rax, .rax, size: 4) }
-      } else {
-        a.load(.rax, place(op.src), size: from)
-      }
-      setRegister(op.dst, size: to)
-    case .address(let size):
-      emitOffset(op)
-      emitMask(size == 4 ? op.aux & 0xFFFF_FFFF : op.aux)
-      setRegister(op.dst, size: size)
-    case .load(let access):
-      emitAddress(op, access)
-      call(routines.load[access])
-      setRegister(op.dst, size: access.size)
-    case .loadForWrite(let access):
-      emitAddress(op, access)
-      call(routines.loadForWrite[access])
-      setRegister(op.dst, size: access.size)
-    case .store(let access):
-      emitAddress(op, access)
-      a.load(.rdx, place(op.src), size: access.size)
-      call(routines.store[access])
-    case .push:
-      flagsAreInHost = false
-      a.load(.rdx, place(op.src))
-      call(routines.push)
-    case .pop:
-      flagsAreInHost = false
-      call(routines.pop)
-      setRegister(op.dst, size: 8)
-    case .binary(let kind, let size, let immediate): emitBinary(index, kind, size, immediate)
-    case .step(let change, let size):
-      a.load(.rax, place(op.dst), size: size)
-      call(routines.step[.init(key: change, size: size)])
-      flagsAreInHost = false
-      setRegister(op.dst, size: size)
-    case .complement(let size):
-      a.load(.rax, place(op.dst), size: size)
-      a.complement(.rax, size: size)
-      setRegister(op.dst, size: size)
-    case .shift(let kind, let size): emitShift(index, kind, size)
-    case .shiftFreely(let kind, let size):
-      a.load(.rax, place(op.src), size: size)
-      a.load(.rcx, place(op.base), size: 4)
-      a.shiftByCL(kind, .rax, size: size)
-      flagsAreInHost = false
-      setRegister(op.dst, size: size)
-    case .rotate(let kind, let size):
-      a.load(.rax, place(op.dst), size: size)
-      a.rotate(kind, .rax, by: Template.shiftCount(op, size: size), size: size)
-      flagsAreInHost = false
-      setRegister(op.dst, size: size)
-    case .multiply(let size, let immediate):
-      if immediate {
-        a.move(.rax, immediate: Self.immediate(op, size: size))
-      } else {
-        a.load(.rax, place(op.dst), size: size)
-      }
-      a.load(.rcx, place(op.src), size: size)
-      a.multiply(.rax, .rcx, size: size)
-      flagsAreInHost = false
-      if !flagsAreDead(after: index) {
-        // CF is OF.
-        a.spreadCarry(.rdx)
-        a.shift(.shl, .rdx, by: 63)
-        a.store(.rdx, NativeState.carries)
-        a.move(.r9, .rax)
-        if size == 4 { a.signExtend(.r9, size: 4) }
-        a.store(.r9, NativeState.result)
-      }
-      setRegister(op.dst, size: size)
-    case .setIf: a.set(hostCondition(op.base), place(op.dst))
-    case .moveIf(let size):
-      let condition = hostCondition(op.base)
-      a.load(.rax, place(op.dst), size: size)
-      a.load(.rcx, place(op.src), size: size)
-      a.moveIf(condition, .rax, .rcx)
-      setRegister(op.dst, size: size)
-    case .branch(let condition):
-      emitBranch(index, if: hostCondition(condition))
-    case .jump: emitBranch(index, if: nil)
-    case .jumpIndirect:
-      a.load(.rax, place(op.src))
-      emitMask(op.aux)
-      emitFind()
-    }
-  }
-
-  /// Cuts RAX; flags stay.
-  private mutating func emitMask(_ mask: UInt64) {
-    switch mask {
-    case .max: break
-    case 0xFFFF_FFFF: a.move(.rax, .rax, size: 4)
-    default: a.zeroExtend16(.rax)
-    }
-  }
-
-  /// RAX = base + index << scale + displacement; flags stay.
-  private mutating func emitOffset(_ op: soft_op) {
-    let hasBase = op.base != Slot.zero
-    let hasIndex = op.index != Slot.zero
-    let displacement = Int32(exactly: op.imm)
-    if hasBase {
-      a.load(.rax, place(op.base))
-      if displacement == nil {
-        a.move(.rcx, immediate: UInt64(bitPattern: op.imm))
-        a.loadAddress(.rax, .rax, .rcx, scale: 0, 0)
-      }
-    } else {
-      a.move(.rax, immediate: UInt64(bitPattern: op.imm))
-    }
-    let rest = hasBase ? displacement ?? 0 : 0
-    if hasIndex {
-      a.load(.rcx, place(op.index))
-      a.loadAddress(.rax, .rax, .rcx, scale: op.shift & 3, rest)
-    } else if rest != 0 {
-      a.loadAddress(.rax, .rax, rest)
-    }
-  }
-
-  /// What a memory routine wants.
-  private mutating func emitAddress(_ op: soft_op, _ access: Template.Access) {
-    emitOffset(op)
-    flagsAreInHost = false
-    if access.isFlat { return }
-    emitMask(op.aux)
-    let offset = Int(soft_segment_offset) + Int(op.segment & 7) * MemoryLayout<soft_segment>.stride
-    a.move(.r9, immediate: UInt64(offset))
   }
 
   /// How many pushes, or pops, stand here that can be done together: RSP itself is not an operand.
@@ -319,109 +170,46 @@ struct Translator {
     let isPush = if case .push = templates[index] { true } else { false }
     let size = Int32(8 * count)
     flagsAreInHost = false
+    cache.drop(Slot.general(General.rsp))
     a.move(.rax, immediate: UInt64(size))
     call(isPush ? routines.below : routines.above)
     let skip = a.skip(if: HostCondition.notEqual)
-    for each in 0..<count {
-      let op = operations[index + each]
-      let displacement = Int32(8 * each)
+    let before = cache
+    for each in index..<index + count {
+      let op = operations[each]
+      let displacement = Int32(8 * (each - index))
+      cache.unpin()
       if isPush {
-        a.load(.rdx, place(op.src))
-        a.store(.rdx, HostAddress(.r8, size - 8 - displacement))
+        a.store(use(op.src), HostAddress(.r8, size - 8 - displacement))
       } else {
-        a.load(.rdx, HostAddress(.r8, displacement))
-        a.store(.rdx, place(op.dst))
+        a.load(define(op.dst), HostAddress(.r8, displacement))
+        written(op.dst)
       }
     }
     if !isPush { a.loadAddress(.rax, .rax, size) }
     a.store(.rax, NativeState.stackPointer)
-    stackRuns.append(StackRun(operations: index..<index + count, skip: skip, end: a.count))
+    stackRuns.append(
+      StackRun(operations: index..<index + count, skip: skip, before: before, end: a.count, after: cache.contents))
   }
 
-  private mutating func emitBinary(_ index: Int, _ kind: Template.BinaryKind, _ size: Int, _ immediate: Bool) {
-    let op = operations[index]
-    if flagsAreDead(after: index) {
-      guard kind.writes else { return }
+  /// The same where they are not on one page of the TLB, behind the block.
+  private mutating func emitOneByOne(_ run: StackRun, _ entries: UnsafeMutablePointer<NativeEntry>) {
+    a.land(run.skip)
+    cache = run.before
+    for each in run.operations {
+      begin(each, entries)
+      emit(each)
     }
-    a.load(.rax, place(op.dst), size: size)
-    if immediate {
-      a.move(.rcx, immediate: Self.immediate(op, size: size))
-    } else {
-      a.load(.rcx, place(op.src), size: size)
+    storeTemporaries()
+    let contents = cache.contents
+    for (index, register) in RegisterCache.registers.enumerated() {
+      if let slot = run.after.slot(index), slot != contents.slot(index) { a.load(register, place(slot)) }
     }
-    if flagsAreDead(after: index), let operation = Self.hostOperation(kind) {
-      a.calculate(operation, .rax, .rcx, size: max(4, size))
-      flagsAreInHost = false
-    } else {
-      call(routines.binary[.init(key: kind, size: size)])
-      flagsAreInHost = true
-    }
-    if kind.writes { setRegister(op.dst, size: size) }
-  }
-
-  /// The immediate operand, cut to its size.
-  private static func immediate(_ op: soft_op, size: Int) -> UInt64 {
-    UInt64(bitPattern: op.imm) & (.max >> UInt64(64 - 8 * size))
-  }
-
-  private static func hostOperation(_ kind: Template.BinaryKind) -> HostOperation? {
-    switch kind {
-    case .add: .add
-    case .or: .or
-    case .and: .and
-    case .sub: .sub
-    case .xor: .xor
-    case .cmp, .test: nil
-    }
-  }
-
-  /// Whether an operation that replaces all arithmetic flags follows before one that may look at them or fault.
-  private func flagsAreDead(after index: Int) -> Bool {
-    var next = index + 1
-    while next < count {
-      switch templates[next] {
-      case .nothing, .move, .moveImmediate, .extend, .address, .complement, .shiftFreely, .rotate: next += 1
-      case .binary, .multiply: return true
-      default: return false
-      }
-    }
-    return false
-  }
-
-  private mutating func emitShift(_ index: Int, _ kind: HostShift, _ size: Int) {
-    let op = operations[index]
-    let count = Template.shiftCount(op, size: size)
-    a.load(.rax, place(op.dst), size: size)
-    if flagsAreDead(after: index), size >= 4 {
-      a.shift(kind, .rax, by: count, size: size)
-    } else {
-      a.move(.rcx, immediate: UInt64(count))
-      call(routines.shift[.init(key: kind, size: size)])
-    }
-    flagsAreInHost = false
-    setRegister(op.dst, size: size)
-  }
-
-  /// Emits what gives the host flags by which a condition of the guest can be told, and says by which of the host's.
-  private mutating func hostCondition(_ condition: UInt8) -> UInt8 {
-    if flagsAreInHost { return condition }
-    switch condition >> 1 {
-    case HostCondition.equal >> 1:
-      a.calculate(.cmp, NativeState.result, immediate: 0)
-      return condition
-    case HostCondition.below >> 1:
-      // CF is the sign of the carries.
-      a.calculate(.cmp, NativeState.carries, immediate: 0)
-      return HostCondition.less | condition & 1
-    default:
-      call(routines.flags)
-      flagsAreInHost = true
-      return condition
-    }
+    a.jump(to: run.end)
   }
 
   /// Goes where a direct branch goes.
-  private mutating func emitBranch(_ index: Int, if condition: UInt8?) {
+  mutating func emitBranch(_ index: Int, if condition: UInt8?) {
     let op = operations[index]
     if op.aux > Link.never, let target = MicroOp(bitPattern: UInt(op.aux)) {
       // Safety: a block of the same page, which dies with this one.
@@ -484,7 +272,7 @@ struct Translator {
   }
 
   /// Goes to the block at RIP, which is in RAX.
-  private mutating func emitFind() {
+  mutating func emitFind() {
     call(routines.find)
     a.jump(through: HostAddress(.rcx, soft_jump_native_offset))
   }

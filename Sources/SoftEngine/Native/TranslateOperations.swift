@@ -1,0 +1,377 @@
+import CSoftCPU
+
+// What each micro-operation with a template becomes. RAX, RCX, RDX and R8 to R10 hold nothing from one to the next.
+extension Translator {
+  func place(_ slot: UInt8) -> HostAddress { NativeState.slot(slot) }
+
+  /// A host register with the 64 bits of a slot that the cache can hold.
+  mutating func use(_ slot: UInt8) -> HostRegister {
+    if let register = cache.find(slot) { return register }
+    let register = take(slot)
+    a.load(register, place(slot))
+    return register
+  }
+
+  /// A host register for a slot that is about to be written wholly.
+  mutating func define(_ slot: UInt8) -> HostRegister { cache.find(slot) ?? take(slot) }
+
+  private mutating func take(_ slot: UInt8) -> HostRegister {
+    let (register, lost) = cache.take(slot)
+    if let lost { a.store(register, place(lost)) }
+    return register
+  }
+
+  /// A slot's register has a new value. Temporaries live for an instruction, most of them without memory.
+  mutating func written(_ slot: UInt8) {
+    if RegisterCache.isTemporary(slot) { return cache.setDirty(slot) }
+    if let register = cache.find(slot) { a.store(register, place(slot)) }
+  }
+
+  /// Memory gets the temporaries that it does not have.
+  mutating func storeTemporaries(but kept: UInt8? = nil) {
+    for (slot, register) in cache.takeDirty(but: kept) { a.store(register, place(slot)) }
+  }
+
+  /// Puts an operand, zero-extended, into a register that is not the cache's.
+  private mutating func fetch(_ to: HostRegister, _ slot: UInt8, size: Int) {
+    guard RegisterCache.holds(slot) else { return a.load(to, place(slot), size: size) }
+    let register = use(slot)
+    if size == 8 { a.move(to, register) } else { a.extend(to, register, signed: false, from: size, to: 4) }
+  }
+
+  /// Writes a register operand from RAX, whose upper half is clear if it has 4 bytes.
+  private mutating func setRegister(_ slot: UInt8, size: Int) {
+    guard RegisterCache.holds(slot) else {
+      a.store(.rax, place(slot), size: size == 4 ? 8 : size)
+      return cache.drop(slot & ~7)
+    }
+    a.move(size >= 4 ? define(slot) : use(slot), .rax, size: size == 4 ? 8 : size)
+    written(slot)
+  }
+
+  /// A register operand that is changed where it is; nil: the cache cannot hold it.
+  private mutating func change(_ slot: UInt8) -> HostRegister? { RegisterCache.holds(slot) ? use(slot) : nil }
+
+  /// Emits the code of an operation that has a template.
+  mutating func emit(_ index: Int) {
+    guard let template = templates[index] else { return }
+    let op = operations[index]
+    switch template {
+    case .block:
+      // `NativeCode.remove` changes these 16 bytes.
+      a.move(.rsi, quadword: UInt64(UInt(bitPattern: operations)))
+      a.calculate(.cmp, NativeState.attention, immediate: 0, size: 4)
+      leaveForAttention()
+    case .nothing: break
+    case .move(let size): emitMove(op, size)
+    case .moveImmediate(let size):
+      let value = Self.immediate(op, size: size)
+      if size >= 4, RegisterCache.holds(op.dst) {
+        a.move(define(op.dst), immediate: value)
+        written(op.dst)
+      } else {
+        a.move(.rax, immediate: value)
+        setRegister(op.dst, size: size)
+      }
+    case .extend(let signed, let from, let to): emitExtension(op, signed, from, to)
+    case .address(let size): emitLoadAddress(op, size)
+    case .load(let access):
+      emitAddress(op, access)
+      call(routines.load[access])
+      setRegister(op.dst, size: access.size)
+    case .loadForWrite(let access):
+      emitAddress(op, access)
+      call(routines.loadForWrite[access])
+      setRegister(op.dst, size: access.size)
+    case .store(let access):
+      fetchStored(op.src, size: access.size)
+      emitAddress(op, access, stored: op.src)
+      call(routines.store[access])
+    case .push:
+      flagsAreInHost = false
+      storeTemporaries(but: op.src)
+      fetchStored(op.src, size: 8)
+      call(routines.push)
+      cache.drop(Slot.general(General.rsp))
+    case .pop:
+      flagsAreInHost = false
+      storeTemporaries()
+      call(routines.pop)
+      cache.drop(Slot.general(General.rsp))
+      setRegister(op.dst, size: 8)
+    case .binary(let kind, let size, let immediate): emitBinary(index, kind, size, immediate)
+    case .step(let change, let size):
+      fetch(.rax, op.dst, size: size)
+      call(routines.step[.init(key: change, size: size)])
+      flagsAreInHost = false
+      setRegister(op.dst, size: size)
+    case .complement(let size):
+      guard let register = change(op.dst) else { return call(nil) }
+      a.complement(register, size: size)
+      written(op.dst)
+    case .shift(let kind, let size): emitShift(index, kind, size)
+    case .shiftFreely(let kind, let size):
+      fetch(.rax, op.src, size: size)
+      fetch(.rcx, op.base, size: 4)
+      a.shiftByCL(kind, .rax, size: size)
+      flagsAreInHost = false
+      setRegister(op.dst, size: size)
+    case .rotate(let kind, let size):
+      guard let register = change(op.dst) else { return call(nil) }
+      a.rotate(kind, register, by: Template.shiftCount(op, size: size), size: size)
+      flagsAreInHost = false
+      written(op.dst)
+    case .multiply(let size, let immediate): emitMultiply(index, size, immediate)
+    case .setIf:
+      let condition = hostCondition(op.base)
+      if let register = change(op.dst) {
+        a.set(condition, register)
+        written(op.dst)
+      } else {
+        a.set(condition, place(op.dst))
+        cache.drop(op.dst & ~7)
+      }
+    case .moveIf(let size):
+      let condition = hostCondition(op.base)
+      let source = use(op.src)
+      a.moveIf(condition, use(op.dst), source, size: size)
+      written(op.dst)
+    case .branch(let condition): emitBranch(index, if: hostCondition(condition))
+    case .jump: emitBranch(index, if: nil)
+    case .jumpIndirect:
+      fetch(.rax, op.src, size: 8)
+      emitMask(op.aux)
+      emitFind()
+    }
+  }
+
+  private mutating func emitMove(_ op: soft_op, _ size: Int) {
+    guard RegisterCache.holds(op.dst) else {
+      fetch(.rax, op.src, size: size)
+      return setRegister(op.dst, size: size)
+    }
+    if RegisterCache.holds(op.src) {
+      let source = use(op.src)
+      a.move(size >= 4 ? define(op.dst) : use(op.dst), source, size: size)
+    } else {
+      a.load(.rax, place(op.src), size: size)
+      a.move(size >= 4 ? define(op.dst) : use(op.dst), .rax, size: size)
+    }
+    written(op.dst)
+  }
+
+  private mutating func emitExtension(_ op: soft_op, _ signed: Bool, _ from: Int, _ to: Int) {
+    guard RegisterCache.holds(op.src) else {
+      if signed {
+        a.loadSigned(.rax, place(op.src), size: from)
+        if to == 4 { a.move(.rax, .rax, size: 4) }
+      } else {
+        a.load(.rax, place(op.src), size: from)
+      }
+      return setRegister(op.dst, size: to)
+    }
+    let source = use(op.src)
+    let register = to >= 4 ? define(op.dst) : use(op.dst)
+    a.extend(register, source, signed: signed, from: from, to: signed ? to : min(to, 4))
+    written(op.dst)
+  }
+
+  /// What `aux` cuts an address to: 16, 32 or 64 bits.
+  private static func mask(_ op: soft_op, size: Int) -> UInt64 { size == 4 ? op.aux & 0xFFFF_FFFF : op.aux }
+
+  private mutating func emitLoadAddress(_ op: soft_op, _ size: Int) {
+    let mask = Self.mask(op, size: size)
+    guard size >= 4, mask >= 0xFFFF_FFFF, RegisterCache.holds(op.dst) else {
+      emitOffset(op, to: .rax)
+      emitMask(mask)
+      return setRegister(op.dst, size: size)
+    }
+    // The destination may be an operand: it gets its register, and with it loses its value, last.
+    let base = op.base == Slot.zero ? nil : use(op.base)
+    let index = op.index == Slot.zero ? nil : use(op.index)
+    emitOffset(op, base, index, to: define(op.dst), size: mask == .max ? 8 : 4)
+    written(op.dst)
+  }
+
+  /// Cuts RAX; flags stay.
+  private mutating func emitMask(_ mask: UInt64) {
+    switch mask {
+    case .max: break
+    case 0xFFFF_FFFF: a.move(.rax, .rax, size: 4)
+    default: a.zeroExtend16(.rax)
+    }
+  }
+
+  /// Base + index << scale + displacement; flags stay.
+  private mutating func emitOffset(_ op: soft_op, to register: HostRegister) {
+    let base = op.base == Slot.zero ? nil : use(op.base)
+    let index = op.index == Slot.zero ? nil : use(op.index)
+    emitOffset(op, base, index, to: register, size: 8)
+  }
+
+  /// The same of registers, cut to `size`, 4 or 8; changes RCX.
+  private mutating func emitOffset(
+    _ op: soft_op, _ base: HostRegister?, _ index: HostRegister?, to register: HostRegister, size: Int
+  ) {
+    let scale = op.shift & 3
+    guard let displacement = Int32(exactly: op.imm) else {
+      // An absolute address, which has neither, or a branch's.
+      a.move(.rcx, immediate: UInt64(bitPattern: op.imm))
+      if let index { a.loadAddress(.rcx, .rcx, index, scale: scale, 0) }
+      if let base { return a.loadAddress(register, base, .rcx, scale: 0, 0, size: size) }
+      return a.move(register, .rcx, size: size)
+    }
+    if let index {
+      a.loadAddress(register, base, index, scale: scale, displacement, size: size)
+    } else if let base {
+      if displacement == 0 {
+        a.move(register, base, size: size)
+      } else {
+        a.loadAddress(register, base, displacement, size: size)
+      }
+    } else {
+      a.move(register, immediate: size == 4 ? UInt64(UInt32(bitPattern: displacement)) : UInt64(bitPattern: op.imm))
+    }
+  }
+
+  /// What a memory routine wants. Memory has all temporaries but the one that is `stored`, which the routine has.
+  private mutating func emitAddress(_ op: soft_op, _ access: Template.Access, stored: UInt8? = nil) {
+    storeTemporaries(but: stored)
+    emitOffset(op, to: .rax)
+    flagsAreInHost = false
+    if access.isFlat { return }
+    emitMask(op.aux)
+    let offset = Int(soft_segment_offset) + Int(op.segment & 7) * MemoryLayout<soft_segment>.stride
+    a.move(.r9, immediate: UInt64(offset))
+  }
+
+  /// What is stored or pushed goes into RDX, from where `softNativeStoreMiss` takes a temporary.
+  private mutating func fetchStored(_ slot: UInt8, size: Int) {
+    if RegisterCache.holds(slot) { a.move(.rdx, use(slot)) } else { a.load(.rdx, place(slot), size: size) }
+  }
+
+  private mutating func emitBinary(_ index: Int, _ kind: Template.BinaryKind, _ size: Int, _ immediate: Bool) {
+    let op = operations[index]
+    let isDead = flagsAreDead(after: index)
+    if isDead, !kind.writes { return }
+    if isDead, let operation = Self.hostOperation(kind), RegisterCache.holds(op.dst) {
+      emitWithoutFlags(op, operation, size, immediate)
+      flagsAreInHost = false
+      return
+    }
+    fetch(.rax, op.dst, size: size)
+    if immediate {
+      a.move(.rcx, immediate: Self.immediate(op, size: size))
+    } else {
+      fetch(.rcx, op.src, size: size)
+    }
+    call(routines.binary[.init(key: kind, size: size)])
+    flagsAreInHost = true
+    if kind.writes { setRegister(op.dst, size: size) }
+  }
+
+  private mutating func emitWithoutFlags(_ op: soft_op, _ operation: HostOperation, _ size: Int, _ immediate: Bool) {
+    if !immediate, op.src == op.dst, operation == .xor, size >= 4 {
+      let register = define(op.dst)
+      a.calculate(.xor, register, register, size: 4)
+      return written(op.dst)
+    }
+    let value = size == 4 ? Int32(truncatingIfNeeded: op.imm) : Int32(exactly: op.imm)
+    if immediate, size >= 4, let value {
+      a.calculate(operation, use(op.dst), immediate: value, size: size)
+    } else if immediate {
+      a.move(.rcx, immediate: Self.immediate(op, size: size))
+      a.calculate(operation, use(op.dst), .rcx, size: size)
+    } else if RegisterCache.holds(op.src) {
+      let source = use(op.src)
+      a.calculate(operation, use(op.dst), source, size: size)
+    } else {
+      a.load(.rcx, place(op.src), size: size)
+      a.calculate(operation, use(op.dst), .rcx, size: size)
+    }
+    written(op.dst)
+  }
+
+  /// The immediate operand, cut to its size.
+  private static func immediate(_ op: soft_op, size: Int) -> UInt64 {
+    UInt64(bitPattern: op.imm) & (.max >> UInt64(64 - 8 * size))
+  }
+
+  private static func hostOperation(_ kind: Template.BinaryKind) -> HostOperation? {
+    switch kind {
+    case .add: .add
+    case .or: .or
+    case .and: .and
+    case .sub: .sub
+    case .xor: .xor
+    case .cmp, .test: nil
+    }
+  }
+
+  /// Whether an operation that replaces all arithmetic flags follows before one that may look at them or fault.
+  func flagsAreDead(after index: Int) -> Bool {
+    var next = index + 1
+    while next < count {
+      switch templates[next] {
+      case .nothing, .move, .moveImmediate, .extend, .address, .complement, .shiftFreely, .rotate: next += 1
+      case .binary, .multiply: return true
+      default: return false
+      }
+    }
+    return false
+  }
+
+  private mutating func emitShift(_ index: Int, _ kind: HostShift, _ size: Int) {
+    let op = operations[index]
+    let count = Template.shiftCount(op, size: size)
+    if size >= 4, flagsAreDead(after: index), let register = change(op.dst) {
+      a.shift(kind, register, by: count, size: size)
+      flagsAreInHost = false
+      return written(op.dst)
+    }
+    fetch(.rax, op.dst, size: size)
+    a.move(.rcx, immediate: UInt64(count))
+    call(routines.shift[.init(key: kind, size: size)])
+    flagsAreInHost = false
+    setRegister(op.dst, size: size)
+  }
+
+  private mutating func emitMultiply(_ index: Int, _ size: Int, _ immediate: Bool) {
+    let op = operations[index]
+    if immediate {
+      a.move(.rax, immediate: Self.immediate(op, size: size))
+    } else {
+      fetch(.rax, op.dst, size: size)
+    }
+    a.multiply(.rax, use(op.src), size: size)
+    flagsAreInHost = false
+    if !flagsAreDead(after: index) {
+      // CF is OF.
+      a.spreadCarry(.rdx)
+      a.shift(.shl, .rdx, by: 63)
+      a.store(.rdx, NativeState.carries)
+      a.move(.r9, .rax)
+      if size == 4 { a.signExtend(.r9, size: 4) }
+      a.store(.r9, NativeState.result)
+    }
+    setRegister(op.dst, size: size)
+  }
+
+  /// Emits what gives the host flags by which a condition of the guest can be told, and says by which of the host's.
+  private mutating func hostCondition(_ condition: UInt8) -> UInt8 {
+    if flagsAreInHost { return condition }
+    switch condition >> 1 {
+    case HostCondition.equal >> 1:
+      a.calculate(.cmp, NativeState.result, immediate: 0)
+      return condition
+    case HostCondition.below >> 1:
+      // CF is the sign of the carries.
+      a.calculate(.cmp, NativeState.carries, immediate: 0)
+      return HostCondition.less | condition & 1
+    default:
+      call(routines.flags)
+      flagsAreInHost = true
+      return condition
+    }
+  }
+}
