@@ -46,6 +46,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     state.pointee.owner = UnsafeMutableRawPointer(context)
     state.pointee.tlb = context.pointee.tlb
     state.pointee.jumps = context.pointee.jumps
+    state.pointee.returns = context.pointee.returns
     state.pointee.tlb_generation = 1
     state.pointee.jump_tag = 1 << 48
     state.pointee.branch_epoch = BranchEpoch.first
@@ -63,6 +64,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     context.pointee.map.deallocate()
     soft_free_tlb(context.pointee.tlb, TLB.count * TLB.sets)
     soft_free_jumps(context.pointee.jumps, JumpCache.count * 2)
+    context.pointee.returns.deallocate()
     context.pointee.codeTLB.deallocate()
     context.pointee.code.deallocate()
     context.pointee.transfer.deallocate()

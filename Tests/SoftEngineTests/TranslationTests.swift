@@ -173,6 +173,24 @@ import X86
     }
   }
 
+  @Test func pushesAcrossAPageAreToldFromInstructionsAtTheEndOfTheirBlock() throws {
+    let (plain, translated) = (Processor(translateAfter: nil), Processor(translateAfter: 1))
+    // PUSH RAX; PUSH RAX; SAR AH, CL; SAR AH, CL, which has no translation; HLT
+    let bytes: [UInt8] = [0x50, 0x50, 0xD2, 0xFC, 0xD2, 0xFC, 0xF4]
+    for processor in [plain, translated] {
+      processor.data.initializeMemory(as: UInt8.self, repeating: 0, count: Self.dataSize)
+      processor.code.copyMemory(from: bytes, byteCount: bytes.count)
+    }
+    var registers = [UInt64](repeating: 0x1234_5678, count: 16)
+    registers[Int(General.rsp)] = Self.data + 0x200C
+    for _ in 0..<2 {
+      let ends = try [plain, translated].map { try $0.run(at: 0, registers: registers, flags: 0) }
+      #expect(ends == ["halt", "halt"])
+      #expect(plain.registers == translated.registers)
+      #expect(soft_equal(plain.data, translated.data, Self.dataSize) != 0)
+    }
+  }
+
   /// A function in another page is called, changed by the guest, and called again.
   @Test(arguments: [code, kernel]) func branchesIntoOtherPagesFindCodeThatHasChanged(_ place: UInt64) throws {
     let processor = Processor(translateAfter: 1)

@@ -64,6 +64,17 @@ typedef struct soft_jump {
   const void *_Nullable native;
 } soft_jump;
 
+/// Where the calls under way return to, the last ones: code of the host by RIP.
+typedef struct soft_returns {
+  /// Where the last one stands, in bytes from `entries`.
+  uint64_t last;
+  struct {
+    /// As `soft_jump.tag`.
+    uint64_t tag;
+    const void *_Nullable native;
+  } entries[16];
+} soft_returns;
+
 typedef struct soft_cpu {
   // Operands are byte offsets from here.
   uint64_t gpr[16];
@@ -89,6 +100,7 @@ typedef struct soft_cpu {
   /// What the stack pointer wraps at.
   uint64_t stack_mask;
   soft_jump *_Nonnull jumps;
+  soft_returns *_Nonnull returns;
   uint64_t jump_tag;
   /// Changes whenever translated supervisor code may no longer branch from page to page as it did: `BranchEpoch`.
   uint32_t branch_epoch;
@@ -202,6 +214,12 @@ static const int32_t soft_tlb_offset = offsetof(soft_cpu, tlb);
 static const int32_t soft_tlb_generation_offset = offsetof(soft_cpu, tlb_generation);
 static const int32_t soft_linear_mask_offset = offsetof(soft_cpu, linear_mask);
 static const int32_t soft_jumps_offset = offsetof(soft_cpu, jumps);
+static const int32_t soft_returns_offset = offsetof(soft_cpu, returns);
+static const int32_t soft_return_entries_offset = offsetof(soft_returns, entries);
+static const int32_t soft_return_entry_size = sizeof(((soft_returns *)0)->entries[0]);
+static const int32_t soft_return_entries_size = sizeof(((soft_returns *)0)->entries);
+_Static_assert(sizeof(((soft_returns *)0)->entries[0]) == 16 && sizeof(((soft_returns *)0)->entries) == 256,
+  "as translated code finds them");
 static const int32_t soft_jump_tag_offset = offsetof(soft_cpu, jump_tag);
 static const int32_t soft_branch_epoch_offset = offsetof(soft_cpu, branch_epoch);
 static const int32_t soft_attention_offset = offsetof(soft_cpu, attention);

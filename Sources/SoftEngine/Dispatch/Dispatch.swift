@@ -89,12 +89,18 @@ enum JumpCache {
     pair[0] = entry
   }
 
+  /// Forgets where calls under way return to.
+  static func forgetReturns(_ state: State) {
+    state.context.pointee.returns.update(repeating: soft_returns(), count: 2)
+  }
+
   /// Forgets the blocks of a page, and those of the page before that may reach into it.
   static func flush(_ state: State, page linear: UInt64) {
     // Without a CS base, which is what paged code has, RIP is linear.
     guard state.pointee.is64BitCode || state.segment(SegmentRegister.cs).pointee.linear_base == 0 else {
       return TLB.flushAllJumps(state)
     }
+    forgetReturns(state)
     for rip in [linear, linear &- 4096] {
       for set in 0..<2 {
         let first = set * count + Int(truncatingIfNeeded: group(rip)) / entrySize

@@ -460,6 +460,10 @@ extension Lowering {
     }
     pushValue(i.operandSize, from: Slot.temporary1)
     if isDirect { jump(to: place.target(i), i.operandSize) } else { jump(through: through, i.operandSize) }
+    // On the next page it is not known to be there.
+    if is64, place.next(i) < 4096 {
+      emit(softReturnPlace) { place.setTarget(&$0, place.next(i), i.operandSize) }
+    }
     return true
   }
 

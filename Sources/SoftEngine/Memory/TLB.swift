@@ -160,6 +160,7 @@ enum TLB {
       next = 1
       context.pointee.spaces.forgetJumps()
       context.pointee.jumps.update(repeating: .none, count: JumpCache.count * 2)
+      JumpCache.forgetReturns(state)
       CodeTLB.clear(state)
       // Tags of neither set are given out again before the other set has a new one.
       context.pointee.spaces.supervisorJumps = 1
@@ -225,6 +226,7 @@ enum TLB {
     state.pointee.tlb = state.context.pointee.tlb + set * count
     let context = state.context
     state.pointee.jumps = context.pointee.jumps + (isUser ? JumpCache.count : 0)
+    state.pointee.returns = context.pointee.returns + (isUser ? 1 : 0)
     let jumps = isUser ? context.pointee.spaces.userJumps : context.pointee.spaces.supervisorJumps
     state.pointee.jump_tag = UInt64(state.pointee.mode) << 59 | jumps << 48
     state.pointee.branch_epoch = isUser ? BranchEpoch.user : context.pointee.spaces.branchEpoch

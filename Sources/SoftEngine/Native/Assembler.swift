@@ -372,8 +372,10 @@ struct Assembler {
     return count
   }
 
-  mutating func land(_ skip: Int) {
-    let distance = UInt32(count - skip)
+  mutating func land(_ skip: Int) { land(skip, at: count) }
+
+  mutating func land(_ skip: Int, at target: Int) {
+    let distance = UInt32(truncatingIfNeeded: target - skip)
     for index in 0..<4 { bytes[skip - 4 + index] = UInt8(truncatingIfNeeded: distance >> UInt32(8 * index)) }
   }
 }

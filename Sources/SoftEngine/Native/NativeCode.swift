@@ -10,9 +10,11 @@ final class NativeCode {
   private let writable: Mapping
   private let executable: Mapping
   let routines: Routines
-  /// Where the next block goes.
+  /// Where the next block goes, and what of it is rarely executed.
   private(set) var cursor: Int
+  private(set) var coldCursor = coldStart
   private let start: Int
+  private static let coldStart = capacity / 8 * 5
   /// A block did not fit.
   private(set) var isFull = false
   /// Handlers that code jumps to, by address: where in the table their pointer stands.
@@ -56,22 +58,29 @@ final class NativeCode {
     return slot
   }
 
-  /// Puts code at the cursor; false: it does not fit.
-  func append(_ bytes: [UInt8]) -> Bool {
-    guard bytes.count <= Self.capacity - cursor else {
+  /// Puts code at the cursors; false: it does not fit.
+  func append(_ bytes: [UInt8], cold: [UInt8] = []) -> Bool {
+    guard bytes.count <= Self.coldStart - cursor, cold.count <= Self.capacity - coldCursor else {
       isFull = true
       return false
     }
+    cursor = put(bytes, at: cursor)
+    coldCursor = put(cold, at: coldCursor)
+    return true
+  }
+
+  /// Where the next goes.
+  private func put(_ bytes: [UInt8], at place: Int) -> Int {
     bytes.withUnsafeBytes { source in
       guard let from = source.baseAddress else { return }
-      (writable.base + cursor).copyMemory(from: from, byteCount: source.count)
+      (writable.base + place).copyMemory(from: from, byteCount: source.count)
     }
-    let end = cursor + bytes.count
-    cursor = (end + 15) & ~15
-    for offset in end..<cursor {
+    let end = place + bytes.count
+    let next = (end + 15) & ~15
+    for offset in end..<next {
       writable.base.storeBytes(of: Assembler.breakpoint, toByteOffset: offset, as: UInt8.self)
     }
-    return true
+    return next
   }
 
   /// What translated code jumps to that found a block in the jump cache.
@@ -116,12 +125,14 @@ final class NativeCode {
   /// Drops all blocks' code; none is being executed.
   func removeAll() {
     cursor = start
+    coldCursor = Self.coldStart
     isFull = false
   }
 
-  /// Gives back the pages behind the cursor.
+  /// Gives back the pages behind the cursors.
   func releaseMemory() {
-    discardPages(of: UnsafeMutableRawBufferPointer(rebasing: writable.bytes[cursor...]))
+    discardPages(of: UnsafeMutableRawBufferPointer(rebasing: writable.bytes[cursor..<Self.coldStart]))
+    discardPages(of: UnsafeMutableRawBufferPointer(rebasing: writable.bytes[coldCursor...]))
   }
 
   /// Where offset 0 is executed.

@@ -102,11 +102,11 @@ private func callingOperation(_ state: State) -> MicroOp? {
   let returned = Int(truncatingIfNeeded: state.pointee.native_return) &- Int(bitPattern: base)
   let offset = returned &- Int(block.pointee.native)
   let count = block.pointee.operationCount
-  // Both what stands in the block and what stands behind it stands in order.
+  // Both what is always executed and what stands apart stands in order; operations without code begin at the end.
   let end = entries[count].offset
-  let isBehind = offset > end
+  let isApart = offset > end
   var found = 0
-  for index in 0..<count where (entries[index].offset >= end) == isBehind {
+  for index in 0..<count where (entries[index].offset > end) == isApart {
     if entries[index].offset >= offset { break }
     found = index
   }

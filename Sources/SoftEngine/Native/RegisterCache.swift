@@ -113,10 +113,10 @@ struct NativeEntry {
   private let bits: UInt64
 
   init(offset: Int, _ contents: RegisterCache.Contents) {
-    bits = UInt64(truncatingIfNeeded: offset) & 0xFF_FFFF | contents.bits << 24
+    bits = UInt64(truncatingIfNeeded: offset) & 0xFFF_FFFF | contents.bits << 28
   }
 
   /// From the block's beginning.
-  var offset: Int { Int(truncatingIfNeeded: bits & 0xFF_FFFF) }
-  var contents: RegisterCache.Contents { RegisterCache.Contents(bits: bits >> 24) }
+  var offset: Int { Int(truncatingIfNeeded: bits & 0xFFF_FFFF) }
+  var contents: RegisterCache.Contents { RegisterCache.Contents(bits: bits >> 28) }
 }

@@ -9,6 +9,7 @@ enum NativeState {
   static let tlb = HostAddress(.rdi, soft_tlb_offset)
   static let generation = HostAddress(.rdi, soft_tlb_generation_offset)
   static let jumps = HostAddress(.rdi, soft_jumps_offset)
+  static let returns = HostAddress(.rdi, soft_returns_offset)
   static let jumpTag = HostAddress(.rdi, soft_jump_tag_offset)
   static let branchEpoch = HostAddress(.rdi, soft_branch_epoch_offset)
   static let attention = HostAddress(.rdi, soft_attention_offset)
@@ -47,6 +48,8 @@ struct Routines {
   private(set) var loadForWrite: [Template.Access: Int] = [:]
   private(set) var store: [Template.Access: Int] = [:]
   private(set) var push = 0
+  /// `push` of a call, which returns to the code whose address is in R9.
+  private(set) var pushReturn = 0
   private(set) var pop = 0
   /// Finds so many bytes as RAX says below or above the stack pointer: equal (ZF) if they are on one page of the TLB, with
   /// the address of the lowest in RAX and that of the host in R8.
@@ -60,6 +63,8 @@ struct Routines {
   /// Finds the block at RIP, which is in RAX: RCX becomes its entry in the jump cache. Returns from the block if it
   /// cannot.
   private(set) var find = 0
+  /// The same for a return: RCX may become something else that is like an entry only as far as where it leads.
+  private(set) var findReturn = 0
   /// Enters a block by its entry in the jump cache, which learns where its translation is.
   private(set) var enter = 0
   /// Where the pointer to `softDeadBlock` stands.
@@ -128,6 +133,14 @@ struct Routines {
       a.storeIndexed(.rdx, .rax, .r8, size: 8)
       a.store(.rax, NativeState.stackPointer)
     }
+    pushReturn = start + a.count
+    a.load(.rax, NativeState.stackPointer)
+    a.loadAddress(.rax, .rax, -8)
+    a.access(quadword, write: true, miss: pushMiss, fault: segmentMiss) { a in
+      a.storeIndexed(.rdx, .rax, .r8, size: 8)
+      a.store(.rax, NativeState.stackPointer)
+      a.noteReturn()
+    }
     pop = start + a.count
     a.load(.rax, NativeState.stackPointer)
     a.access(quadword, write: false, miss: popMiss, fault: segmentMiss) { a in
@@ -148,6 +161,8 @@ struct Routines {
     }
     flags = start + a.count
     a.giveFlags()
+    findReturn = start + a.count
+    a.findReturn()
     find = start + a.count
     a.findBlock()
     enter = start + a.count
@@ -378,6 +393,38 @@ extension Assembler {
     calculate(.add, .rcx, .rdx, size: 1)
     loadFlags()
     ret()
+  }
+
+  /// Puts a return to RDX, whose code's address is in R9, on top of `soft_returns`.
+  fileprivate mutating func noteReturn() {
+    load(.r8, NativeState.returns)
+    load(.rcx, HostAddress(.r8))
+    loadAddress(.rcx, .rcx, soft_return_entry_size)
+    calculate(.and, .rcx, immediate: soft_return_entries_size - 1, size: 4)
+    store(.rcx, HostAddress(.r8))
+    calculate(.add, .r8, .rcx)
+    calculate(.xor, .rdx, NativeState.jumpTag)
+    store(.rdx, HostAddress(.r8, soft_return_entries_offset))
+    store(.r9, HostAddress(.r8, soft_return_entries_offset + 8))
+  }
+
+  /// Takes the last return; goes on where it is not the one to RAX. Pages begin where `code_page` is, as there is no base.
+  fileprivate mutating func findReturn() {
+    load(.r8, NativeState.returns)
+    load(.rcx, HostAddress(.r8))
+    loadAddress(.rdx, .rcx, -soft_return_entry_size)
+    calculate(.and, .rdx, immediate: soft_return_entries_size - 1, size: 4)
+    store(.rdx, HostAddress(.r8))
+    loadAddress(.rcx, .rcx, .r8, scale: 0, soft_return_entries_offset)
+    move(.rdx, .rax)
+    calculate(.xor, .rdx, NativeState.jumpTag)
+    calculate(.cmp, .rdx, HostAddress(.rcx))
+    let other = skip(if: HostCondition.notEqual)
+    loadAddress(.rcx, .rcx, 8 - soft_jump_native_offset)
+    calculate(.and, .rax, immediate: -4096)
+    store(.rax, NativeState.codePage)
+    ret()
+    land(other)
   }
 
   /// As `softDispatch` does it.

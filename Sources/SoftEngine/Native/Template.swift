@@ -28,6 +28,7 @@ enum Template {
   case branch(UInt8)
   case jump
   case jumpIndirect
+  case returnPlace
 
   struct Access: Hashable {
     let size: Int
@@ -48,7 +49,7 @@ enum Template {
     case .shift(_, let size), .rotate(_, let size):
       guard op.src == Slot.zero, (1..<UInt8(8 * size)).contains(shiftCount(op, size: size)) else { return nil }
     // 16-bit targets wrap within the segment.
-    case .branch, .jump: if op.shift == 2 { return nil }
+    case .branch, .jump, .returnPlace: if op.shift == 2 { return nil }
     default: break
     }
     return template
@@ -135,6 +136,7 @@ enum Template {
     for condition in 0..<16 as Range<UInt8> { add(branchHandler(condition), .branch(condition)) }
     add(softJump, .jump)
     add(softJumpIndirect, .jumpIndirect)
+    add(softReturnPlace, .returnPlace)
     return table
   }
 }

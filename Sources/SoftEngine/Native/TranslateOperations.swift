@@ -15,6 +15,11 @@ extension Translator {
   /// A host register for a slot that is about to be written wholly.
   mutating func define(_ slot: UInt8) -> HostRegister { cache.find(slot) ?? take(slot) }
 
+  /// A host register for a slot of which `size` bytes are about to be written. What else a temporary has does not matter.
+  private mutating func destination(_ slot: UInt8, size: Int) -> HostRegister {
+    size >= 4 || RegisterCache.isTemporary(slot) ? define(slot) : use(slot)
+  }
+
   private mutating func take(_ slot: UInt8) -> HostRegister {
     let (register, lost) = cache.take(slot)
     if let lost { a.store(register, place(lost)) }
@@ -45,7 +50,8 @@ extension Translator {
       a.store(.rax, place(slot), size: size == 4 ? 8 : size)
       return cache.drop(slot & ~7)
     }
-    a.move(size >= 4 ? define(slot) : use(slot), .rax, size: size == 4 ? 8 : size)
+    let whole = size >= 4 || RegisterCache.isTemporary(slot)
+    a.move(destination(slot, size: size), .rax, size: whole ? 8 : size)
     written(slot)
   }
 
@@ -91,7 +97,13 @@ extension Translator {
       flagsAreInHost = false
       storeTemporaries(but: op.src)
       fetchStored(op.src, size: 8)
-      call(routines.push)
+      if isCall(index) {
+        a.loadAddress(.r9, relative: 0)
+        returnPlace = a.count
+        call(routines.pushReturn)
+      } else {
+        call(routines.push)
+      }
       cache.drop(Slot.general(General.rsp))
     case .pop:
       flagsAreInHost = false
@@ -141,8 +153,27 @@ extension Translator {
     case .jumpIndirect:
       fetch(.rax, op.src, size: 8)
       emitMask(op.aux)
-      emitFind()
+      emitFind(isReturn: isReturn(index))
+    case .returnPlace:
+      // A call that a handler does has left it to the jump cache.
+      guard let returnPlace else { return }
+      a.land(returnPlace)
+      a.move(.rsi, quadword: UInt64(UInt(bitPattern: operations)))
+      emitBranch(index, if: nil)
     }
+  }
+
+  /// A push of where a call returns to.
+  private func isCall(_ index: Int) -> Bool {
+    guard index + 2 < count, case .returnPlace = templates[index + 2] else { return false }
+    return true
+  }
+
+  /// A jump to what was just popped.
+  private func isReturn(_ index: Int) -> Bool {
+    guard case .pop = templates[index - 1] else { return false }
+    let (pop, jump) = (operations[index - 1], operations[index])
+    return pop.dst == jump.src && pop.offset == jump.offset && jump.aux == .max
   }
 
   private mutating func emitMove(_ op: soft_op, _ size: Int) {
@@ -152,10 +183,10 @@ extension Translator {
     }
     if RegisterCache.holds(op.src) {
       let source = use(op.src)
-      a.move(size >= 4 ? define(op.dst) : use(op.dst), source, size: size)
+      a.move(destination(op.dst, size: size), source, size: size)
     } else {
       a.load(.rax, place(op.src), size: size)
-      a.move(size >= 4 ? define(op.dst) : use(op.dst), .rax, size: size)
+      a.move(destination(op.dst, size: size), .rax, size: size)
     }
     written(op.dst)
   }
@@ -171,7 +202,7 @@ extension Translator {
       return setRegister(op.dst, size: to)
     }
     let source = use(op.src)
-    let register = to >= 4 ? define(op.dst) : use(op.dst)
+    let register = destination(op.dst, size: to)
     a.extend(register, source, signed: signed, from: from, to: signed ? to : min(to, 4))
     written(op.dst)
   }

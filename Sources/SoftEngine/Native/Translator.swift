@@ -8,14 +8,19 @@ struct Translator {
   var a = Assembler()
   /// What the host's registers hold of the guest's.
   var cache = RegisterCache()
-  /// Where the block will stand in the code.
-  private var origin = 0
+  /// Where the block will stand in the code: what is always executed, and what rarely is.
+  private let origin: Int
+  private let coldOrigin: Int
+  /// Where what is being written will stand.
+  private var base: Int
   /// The host has the guest's arithmetic flags.
   var flagsAreInHost = false
-  /// Direct branches whose targets are reached from behind the block, and their jumps there.
+  /// Direct branches that do not lead to their targets themselves, and their jumps away.
   private var departures: [Departure] = []
-  /// Pushes or pops that are done one by one behind the block where they are not on one page of the TLB.
+  /// Pushes or pops that are done one by one where they are not on one page of the TLB.
   private var stackRuns: [StackRun] = []
+  /// Where the code loads the address of where its call returns to, which is not known before.
+  var returnPlace: Int?
   /// Every routine that was asked for exists.
   private var isComplete = true
   let operations: UnsafeMutablePointer<soft_op>
@@ -46,6 +51,8 @@ struct Translator {
     routines = code.routines
     supervisorPage = state.pointee.branch_epoch != BranchEpoch.user ? state.pointee.code_page : 0
     origin = code.cursor
+    coldOrigin = code.coldCursor
+    base = origin
     let operations = block.operations
     self.operations = operations
     count = block.pointee.operationCount
@@ -78,7 +85,7 @@ struct Translator {
       let followsHandler = index > 0 && templates[index - 1] == nil
       guard templates[index] != nil else {
         handlers.append((index, operations[index].handler))
-        entries[index] = NativeEntry(offset: a.count, cache.contents)
+        entries[index] = entry
         // Handler to handler it goes as without translation.
         if followsHandler { continue }
         guard let pointer = code.pointer(operations[index].handler) else {
@@ -102,18 +109,25 @@ struct Translator {
       begin(index, entries)
       emit(index)
     }
-    entries[count] = NativeEntry(offset: a.count, cache.contents)
-    for run in stackRuns { emitOneByOne(run, entries) }
+    entries[count] = entry
+    // What follows stands apart, so that it takes no place in the host's cache.
+    var hot = Assembler()
+    swap(&a, &hot)
+    base = coldOrigin
+    for run in stackRuns {
+      hot.land(run.skip, at: here)
+      emitOneByOne(run, entries)
+    }
     cache.removeAll()
     for departure in departures {
-      for skip in departure.skips { a.land(skip) }
+      for skip in departure.skips { hot.land(skip, at: here) }
       if departure.leavesPage {
         emitHandler(departure.index, pointerAt: routines.leavePage)
       } else {
         emitFollow(departure.index)
       }
     }
-    guard isComplete, code.append(a.bytes) else {
+    guard isComplete, code.append(hot.bytes, cold: a.bytes) else {
       entries.deallocate()
       return false
     }
@@ -126,10 +140,14 @@ struct Translator {
     return true
   }
 
+  /// Where the next instruction will stand, from the block's beginning.
+  private var here: Int { base - origin + a.count }
+  private var entry: NativeEntry { NativeEntry(offset: here, cache.contents) }
+
   private mutating func begin(_ index: Int, _ entries: UnsafeMutablePointer<NativeEntry>) {
     if index > 0, operations[index].offset != operations[index - 1].offset { cache.dropTemporaries() }
     cache.unpin()
-    entries[index] = NativeEntry(offset: a.count, cache.contents)
+    entries[index] = entry
   }
 
   /// Goes to an operation's handler, or another for the same operation.
@@ -138,18 +156,18 @@ struct Translator {
     cache.removeAll()
     a.store(.rsi, NativeState.block)
     if index > 0 { a.loadAddress(.rsi, .rsi, Int32(index * MemoryLayout<soft_op>.stride)) }
-    a.jump(throughPointerAt: pointer - origin)
+    a.jump(throughPointerAt: pointer - base)
   }
 
   /// Leaves where the comparison with 0 before says that there is something to attend to.
-  mutating func leaveForAttention() { a.jump(if: HostCondition.notEqual, to: routines.attend - origin) }
+  mutating func leaveForAttention() { a.jump(if: HostCondition.notEqual, to: routines.attend - base) }
 
   mutating func call(_ routine: Int?) {
     guard let routine else {
       isComplete = false
       return
     }
-    a.call(routine - origin)
+    a.call(routine - base)
   }
 
   /// How many pushes, or pops, stand here that can be done together: RSP itself is not an operand.
@@ -192,9 +210,8 @@ struct Translator {
       StackRun(operations: index..<index + count, skip: skip, before: before, end: a.count, after: cache.contents))
   }
 
-  /// The same where they are not on one page of the TLB, behind the block.
+  /// The same where they are not on one page of the TLB.
   private mutating func emitOneByOne(_ run: StackRun, _ entries: UnsafeMutablePointer<NativeEntry>) {
-    a.land(run.skip)
     cache = run.before
     for each in run.operations {
       begin(each, entries)
@@ -205,7 +222,7 @@ struct Translator {
     for (index, register) in RegisterCache.registers.enumerated() {
       if let slot = run.after.slot(index), slot != contents.slot(index) { a.load(register, place(slot)) }
     }
-    a.jump(to: run.end)
+    a.jump(to: origin + run.end - base)
   }
 
   /// Goes where a direct branch goes.
@@ -215,8 +232,8 @@ struct Translator {
       // Safety: a block of the same page, which dies with this one.
       let native = target == UnsafePointer(operations) ? origin : Int(Block.of(target).pointee.native)
       if native != Int(Block.notTranslated) {
-        if let condition { return a.jump(if: condition, to: native - origin) }
-        return a.jump(to: native - origin)
+        if let condition { return a.jump(if: condition, to: native - base) }
+        return a.jump(to: native - base)
       }
     }
     if condition == nil, op.aux == Link.never {
@@ -272,8 +289,8 @@ struct Translator {
   }
 
   /// Goes to the block at RIP, which is in RAX.
-  mutating func emitFind() {
-    call(routines.find)
+  mutating func emitFind(isReturn: Bool = false) {
+    call(isReturn ? routines.findReturn : routines.find)
     a.jump(through: HostAddress(.rcx, soft_jump_native_offset))
   }
 }

@@ -28,6 +28,9 @@ func follow(_ state: State, _ op: MicroOp) {
 
 @c func softJump(_ state: State, _ op: MicroOp) { return follow(state, op) }
 
+/// Behind a call: where translated code goes when it returns. Nothing else leads here.
+@c func softReturnPlace(_ state: State, _ op: MicroOp) { return follow(state, op) }
+
 @inline(__always)
 func branch<Test: Condition>(_ state: State, _ op: MicroOp, _ condition: Test.Type) {
   if Test.holds(state) { return follow(state, op) }

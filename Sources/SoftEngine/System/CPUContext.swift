@@ -11,6 +11,8 @@ struct CPUContext {
   let tlb: UnsafeMutablePointer<soft_tlb_entry>
   let codeTLB: UnsafeMutablePointer<CodeTranslation>
   let jumps: UnsafeMutablePointer<soft_jump>
+  /// The supervisor's and the user's.
+  let returns: UnsafeMutablePointer<soft_returns>
   let decoder: Decoder
   /// The direct branch that left to be linked.
   var link: MicroOp?
@@ -69,6 +71,8 @@ struct CPUContext {
     codeTLB = .allocate(capacity: CodeTLB.count * 2)
     codeTLB.initialize(repeating: .none, count: CodeTLB.count * 2)
     jumps = soft_make_jumps(JumpCache.count * 2)
+    returns = .allocate(capacity: 2)
+    returns.initialize(repeating: soft_returns(), count: 2)
     decoder = Decoder(features: model.instructions)
   }
 }
