@@ -175,8 +175,8 @@ import X86
 
   @Test func pushesAcrossAPageAreToldFromInstructionsAtTheEndOfTheirBlock() throws {
     let (plain, translated) = (Processor(translateAfter: nil), Processor(translateAfter: 1))
-    // PUSH RAX; PUSH RAX; SAR AH, CL; SAR AH, CL, which has no translation; HLT
-    let bytes: [UInt8] = [0x50, 0x50, 0xD2, 0xFC, 0xD2, 0xFC, 0xF4]
+    // Four NOPs; PUSH RAX; PUSH RAX; SAR AH, CL; SAR AH, CL, which has no translation; HLT
+    let bytes: [UInt8] = [0x90, 0x90, 0x90, 0x90, 0x50, 0x50, 0xD2, 0xFC, 0xD2, 0xFC, 0xF4]
     for processor in [plain, translated] {
       processor.data.initializeMemory(as: UInt8.self, repeating: 0, count: Self.dataSize)
       processor.code.copyMemory(from: bytes, byteCount: bytes.count)
@@ -189,6 +189,46 @@ import X86
       #expect(plain.registers == translated.registers)
       #expect(soft_equal(plain.data, translated.data, Self.dataSize) != 0)
     }
+  }
+
+  /// A function that calls itself deeper than returns are remembered, and one that returns behind where it was called.
+  @Test func returnsGoWhereTheStackSays() throws {
+    let (plain, translated) = (Processor(translateAfter: nil), Processor(translateAfter: 1))
+    // MOV ECX, 40; CALL deeper; CALL skip; INC EBX; INC EDX; DEC ESI; JNZ back; HLT
+    let main: [UInt8] = [
+      0xB9, 40, 0, 0, 0, 0xE8, 14, 0, 0, 0, 0xE8, 24, 0, 0, 0, 0xFF, 0xC3, 0xFF, 0xC2, 0xFF, 0xCE, 0x75, 0xE9, 0xF4,
+    ]
+    // deeper: INC EAX; DEC ECX; JZ out; CALL deeper; ADD EAX, 3; out: RET
+    let deeper: [UInt8] = [0xFF, 0xC0, 0xFF, 0xC9, 0x74, 8, 0xE8, 0xF5, 0xFF, 0xFF, 0xFF, 0x83, 0xC0, 3, 0xC3]
+    // skip: ADD QWORD [RSP], 2; RET
+    let skip: [UInt8] = [0x48, 0x83, 0x04, 0x24, 2, 0xC3]
+    let bytes = main + deeper + skip
+    var registers = [UInt64](repeating: 0, count: 16)
+    registers[Int(General.rsi)] = 5
+    registers[Int(General.rsp)] = Self.data + 0x1000
+    for processor in [plain, translated] {
+      processor.code.copyMemory(from: bytes, byteCount: bytes.count)
+      #expect(try processor.run(at: 0, registers: registers, flags: 0) == "halt")
+      #expect(processor.registers[Int(General.rax)] == 5 * (40 + 39 * 3))
+      #expect(processor.registers[Int(General.rbx)] == 0)
+      #expect(processor.registers[Int(General.rdx)] == 5)
+    }
+  }
+
+  @Test func userModeDoesNotSeeWhereTheSupervisorReturnsTo() throws {
+    let processor = Processor(translateAfter: 1)
+    // CALL the next instruction; HLT
+    processor.code.copyMemory(from: [0xE8, 0, 0, 0, 0, 0xF4] as [UInt8], byteCount: 6)
+    var registers = [UInt64](repeating: 0, count: 16)
+    registers[Int(General.rsp)] = Self.data + 0x1000
+    #expect(try processor.run(at: 0, registers: registers, flags: 0) == "halt")
+    let state = processor.cpu.state
+    let supervisor = state.pointee.returns
+    #expect(supervisor.pointee.last != 0)
+    state.pointee.cpl = 3
+    TLB.select(state)
+    #expect(state.pointee.returns != supervisor)
+    #expect(state.pointee.returns.pointee.last == 0)
   }
 
   /// A function in another page is called, changed by the guest, and called again.
