@@ -1,5 +1,6 @@
 import CLinux
 import Glibc
+import Synchronization
 
 /// A host thread with a name and its own stack, joined by its owner.
 public final class HostThread: Sendable {
@@ -40,6 +41,38 @@ public final class HostThread: Sendable {
 
   /// Sends the signal to this thread alone.
   public func signal(_ number: CInt) { pthread_kill(handle, number) }
+}
+
+/// What another thread calculates meanwhile. To be asked for its value, since the thread is joined there; by one thread.
+public final class Concurrently<Value: Sendable>: Sendable {
+  private let result = Mutex<Value?>(nil)
+  private let thread: Mutex<HostThread?>
+  private let body: @Sendable () -> Value
+
+  /// - Parameter body: done by the caller, later, where the host starts no thread.
+  public init(_ name: String, _ body: @escaping @Sendable () -> Value) {
+    self.body = body
+    thread = Mutex(nil)
+    let started = try? HostThread(name) { [self] in
+      let value = body()
+      result.withLock { $0 = value }
+    }
+    thread.withLock { $0 = started }
+  }
+
+  /// Waits until it is there.
+  public var value: Value {
+    let running = thread.withLock { thread in
+      defer { thread = nil }
+      return thread
+    }
+    running?.join()
+    return result.withLock { result in
+      let value = result ?? body()
+      result = value
+      return value
+    }
+  }
 }
 
 /// The kernel's number of the calling thread.

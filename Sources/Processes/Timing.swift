@@ -27,9 +27,10 @@ public final class Timing: Sendable {
 
   /// The first step: what the process did before it counted, and the command line.
   func begin() {
+    let (processor, counted) = (processorNanoseconds(), monotonicNanoseconds() &- start)
+    // What the processor did for others meanwhile may be more than all before.
     report(
-      "process started (microseconds of CPU time)", at: start,
-      took: processorNanoseconds() &- (monotonicNanoseconds() &- start))
+      "process started (microseconds of CPU time)", at: start, took: processor > counted ? processor - counted : 0)
     let now = monotonicNanoseconds()
     last.withLock { $0 = now }
     report("command line", at: now, took: now &- start)

@@ -51,6 +51,9 @@ public struct KernelLoader: Sendable {
       let target = memory.pointer(packed.address, packed.unpackedCount),
       let source = try? Mapping(anonymous: packed.count)
     else { return nil }
+    let unpackedRamdisks = Concurrently("ramdisks") { self.unpackedRamdisks() }
+    // The thread has no owner but this function.
+    defer { _ = unpackedRamdisks.value }
     try kernel.read(packed.offset, into: source.bytes)
     // Safety: `target` has as many bytes in guest memory, which nothing else uses before the guest runs.
     let unpacked = UnsafeMutableRawBufferPointer(start: target, count: packed.unpackedCount)
@@ -59,7 +62,7 @@ public struct KernelLoader: Sendable {
       let image = try? ELFImage(KernelFile(memory, at: packed.address, count: packed.unpackedCount))
     {
       // Where unpacked ramdisks do not fit, packed ones may.
-      for ramdisks in [unpackedRamdisks(), ramdisks] {
+      for ramdisks in [unpackedRamdisks.value, ramdisks] {
         let machine = machine(with: ramdisks)
         if let plan = try? linux.plan(machine, unpacked: image, from: packed) { return (plan, ramdisks) }
       }

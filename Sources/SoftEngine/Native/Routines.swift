@@ -88,7 +88,9 @@ struct Routines {
         a.jump(throughPointerAt: slot)
       }
     }
-    for (index, register) in RegisterCache.registers.enumerated() { a.load(register, NativeState.nativeRegister(index)) }
+    for (index, register) in RegisterCache.registers.enumerated() {
+      a.load(register, NativeState.nativeRegister(index))
+    }
     a.jump(through: NativeState.nativeTarget)
     follow = pointer(softNativeFollow)
     leavePage = pointer(softNativeLeavePage)
