@@ -3,12 +3,14 @@
 // Safety: the memory is written by `Compilation` and never again, nor freed. `entry` is called with a map's number and a byte;
 // an entry's cells exist for all values of its selectors; a cell holds the number of a row.
 struct OpcodeTable: @unchecked Sendable {
+  typealias Operands = (OperandSpec, OperandSpec, OperandSpec, OperandSpec)
+
   /// A row, compiled.
   struct Row {
     var attributes: InstructionAttributes = []
     var operation = Operation.invalid
     var hasMandatoryPrefix = false
-    var operands: (OperandSpec, OperandSpec, OperandSpec, OperandSpec) = (.none, .none, .none, .none)
+    var operands: Operands = (.none, .none, .none, .none)
   }
 
   /// What selects a row beside the opcode byte.
@@ -112,7 +114,10 @@ struct Compilation: Sendable {
     let entries = UnsafeMutablePointer<Entry>.allocate(capacity: OpcodeMap.count * 256)
     entries.initialize(repeating: Entry(), count: OpcodeMap.count * 256)
 
-    var claims = [[Claim]](repeating: [], count: OpcodeMap.count * 256)
+    // The claims of one opcode after the other, each opcode's in the order of the rows.
+    var claims: [Claim] = []
+    claims.reserveCapacity(rows.count)
+    var counts = [Int](repeating: 0, count: OpcodeMap.count * 256 + 1)
     for (number, row) in rows.enumerated().dropFirst() {
       guard let operands = Self.operands(row), let pattern = OpcodePattern(row, operands: operands) else {
         mistakes.append("\(row.encoding) \(row.operands): notation")
@@ -120,24 +125,38 @@ struct Compilation: Sendable {
       }
       compiled[number] = Row(
         attributes: row.attributes, operation: row.operation, hasMandatoryPrefix: pattern.hasMandatoryPrefix,
-        operands: (operands[0], operands[1], operands[2], operands[3]))
-      let claim = Claim(row: number, pattern: pattern, breadth: pattern.breadth)
-      let first = pattern.map.rawValue * 256 + Int(pattern.opcode)
-      for slot in first..<min(first + pattern.opcodeCount, OpcodeMap.count * 256) { claims[slot].append(claim) }
+        operands: operands)
+      let claim = Claim(row: number, pattern: pattern)
+      claims.append(claim)
+      for slot in claim.slots { counts[slot + 1] += 1 }
+    }
+    for slot in counts.indices.dropFirst() { counts[slot] += counts[slot - 1] }
+    let starts = counts
+    var sorted = [Int](repeating: 0, count: starts[starts.count - 1])
+    for (index, claim) in claims.enumerated() {
+      for slot in claim.slots {
+        sorted[counts[slot]] = index
+        counts[slot] += 1
+      }
     }
 
     // Cell 0 is that of every opcode without instruction.
     var cells: [UInt16] = [0]
-    for (slot, claims) in claims.enumerated() where !claims.isEmpty {
+    cells.reserveCapacity(1 << 13)
+    var here: [Claim] = []
+    for slot in 0..<OpcodeMap.count * 256 where starts[slot] < starts[slot + 1] {
+      here.removeAll(keepingCapacity: true)
       var entry = Entry(firstCell: UInt16(truncatingIfNeeded: cells.count))
-      for claim in claims {
+      for index in sorted[starts[slot]..<starts[slot + 1]] {
+        let claim = claims[index]
+        here.append(claim)
         entry.selectors.formUnion(Selectors(claim.pattern))
         entry.hasModRM = entry.hasModRM || claim.pattern.hasModRM
       }
-      if claims.contains(where: { $0.pattern.hasModRM != entry.hasModRM }) {
-        mistakes.append("\(rows[claims[0].row].encoding): with and without ModRM")
+      if here.contains(where: { $0.pattern.hasModRM != entry.hasModRM }) {
+        mistakes.append("\(rows[here[0].row].encoding): with and without ModRM")
       }
-      Self.fill(&cells, entry, claims) { mistakes.append("\(rows[$0].encoding) and \(rows[$1].encoding)") }
+      Self.fill(&cells, entry, here) { mistakes.append("\(rows[$0].encoding) and \(rows[$1].encoding)") }
       entries[slot] = entry
     }
     if cells.count > Int(UInt16.max) { mistakes.append("more cells than an entry can count") }
@@ -156,6 +175,14 @@ struct Compilation: Sendable {
     let row: Int
     let pattern: OpcodePattern
     let breadth: Int
+    /// The opcodes that it covers, among those of all maps.
+    let slots: Range<Int>
+
+    init(row: Int, pattern: OpcodePattern) {
+      (self.row, self.pattern, breadth) = (row, pattern, pattern.breadth)
+      let first = pattern.map.rawValue * 256 + Int(pattern.opcode)
+      slots = first..<min(first + pattern.opcodeCount, OpcodeMap.count * 256)
+    }
   }
 
   /// Appends an entry's cells: in each the most specific row that permits it.
@@ -163,6 +190,10 @@ struct Compilation: Sendable {
     _ cells: inout [UInt16], _ entry: OpcodeTable.Entry, _ claims: [Claim], conflict: (Int, Int) -> Void
   ) {
     let selectors = entry.selectors
+    if selectors.isEmpty, claims.count == 1 {
+      cells.append(UInt16(truncatingIfNeeded: claims[0].row))
+      return
+    }
     func values(_ selector: OpcodeTable.Selectors, _ count: Int) -> Range<Int> {
       0..<(selectors.contains(selector) ? count : 1)
     }
@@ -199,13 +230,24 @@ struct Compilation: Sendable {
   }
 
   /// A row's four operands; nil when one is no operand code.
-  private static func operands(_ row: OpcodeRow) -> [OperandSpec]? {
-    var operands: [OperandSpec] = []
+  private static func operands(_ row: OpcodeRow) -> OpcodeTable.Operands? {
+    var operands = (OperandSpec.none, OperandSpec.none, OperandSpec.none, OperandSpec.none)
+    var count = 0
     var isValid = true
     ASCIISlice(row.operands).forEachPart(separator: ",") { part in
-      if let operand = OperandSpec(part) { operands.append(operand) } else { isValid = false }
+      guard let operand = OperandSpec(part) else {
+        isValid = false
+        return
+      }
+      switch count {
+      case 0: operands.0 = operand
+      case 1: operands.1 = operand
+      case 2: operands.2 = operand
+      case 3: operands.3 = operand
+      default: isValid = false
+      }
+      count += 1
     }
-    guard isValid, operands.count <= 4 else { return nil }
-    return operands + [OperandSpec](repeating: .none, count: 4 - operands.count)
+    return isValid ? operands : nil
   }
 }
