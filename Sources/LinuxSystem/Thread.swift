@@ -10,7 +10,9 @@ public final class HostThread: Sendable {
   private let handle: pthread_t
 
   /// Starts `body` on a new thread. `name` is cut to the kernel's 15 characters.
-  public init(_ name: String, stackSize: Int = standardStack, _ body: @escaping @Sendable () -> Void) throws(SystemError) {
+  public init(
+    _ name: String, stackSize: Int = standardStack, _ body: @escaping @Sendable () -> Void
+  ) throws(SystemError) {
     final class Start: Sendable {
       let name: String
       let body: @Sendable () -> Void

@@ -94,8 +94,6 @@ struct OpcodeTable: @unchecked Sendable {
 /// The making of the table.
 struct Compilation: Sendable {
   let table: OpcodeTable
-  /// The rows with the numbers that `Instruction.row` has; the first stands for no instruction.
-  let rows: [OpcodeRow]
   let cellCount: Int
   /// Rows that cannot be read, or that claim a cell which another, equally specific row claims too.
   let mistakes: [String]
@@ -104,24 +102,25 @@ struct Compilation: Sendable {
     typealias Row = OpcodeTable.Row
     typealias Entry = OpcodeTable.Entry
     typealias Selectors = OpcodeTable.Selectors
-    let rows =
-      [OpcodeRow(encoding: "", operation: .invalid, operands: "", attributes: [])] + OpcodeRow.oneByteMap
-      + OpcodeRow.twoByteMap + OpcodeRow.twoByteMapSIMD + OpcodeRow.map0F38 + OpcodeRow.map0F3A + OpcodeRow.x87Map
-      + OpcodeRow.vexMaps
+    let rowCount = OpcodeRow.maps.reduce(0) { $0 + $1.count }
     var mistakes: [String] = []
-    let compiled = UnsafeMutablePointer<Row>.allocate(capacity: rows.count)
-    compiled.initialize(repeating: Row(), count: rows.count)
+    let compiled = UnsafeMutablePointer<Row>.allocate(capacity: rowCount)
     let entries = UnsafeMutablePointer<Entry>.allocate(capacity: OpcodeMap.count * 256)
     entries.initialize(repeating: Entry(), count: OpcodeMap.count * 256)
 
     // The claims of one opcode after the other, each opcode's in the order of the rows.
     var claims: [Claim] = []
-    claims.reserveCapacity(rows.count)
+    claims.reserveCapacity(rowCount)
     var counts = [Int](repeating: 0, count: OpcodeMap.count * 256 + 1)
-    for (number, row) in rows.enumerated().dropFirst() {
+    var number = 0
+    func compile(_ row: OpcodeRow) {
+      defer { number += 1 }
+      (compiled + number).initialize(to: Row())
+      // The first one stands for no instruction.
+      guard number > 0 else { return }
       guard let operands = Self.operands(row), let pattern = OpcodePattern(row, operands: operands) else {
         mistakes.append("\(row.encoding) \(row.operands): notation")
-        continue
+        return
       }
       compiled[number] = Row(
         attributes: row.attributes, operation: row.operation, hasMandatoryPrefix: pattern.hasMandatoryPrefix,
@@ -130,6 +129,7 @@ struct Compilation: Sendable {
       claims.append(claim)
       for slot in claim.slots { counts[slot + 1] += 1 }
     }
+    for map in OpcodeRow.maps { for row in map { compile(row) } }
     for slot in counts.indices.dropFirst() { counts[slot] += counts[slot - 1] }
     let starts = counts
     var sorted = [Int](repeating: 0, count: starts[starts.count - 1])
@@ -154,9 +154,11 @@ struct Compilation: Sendable {
         entry.hasModRM = entry.hasModRM || claim.pattern.hasModRM
       }
       if here.contains(where: { $0.pattern.hasModRM != entry.hasModRM }) {
-        mistakes.append("\(rows[here[0].row].encoding): with and without ModRM")
+        mistakes.append("\(OpcodeRow.all[here[0].row].encoding): with and without ModRM")
       }
-      Self.fill(&cells, entry, here) { mistakes.append("\(rows[$0].encoding) and \(rows[$1].encoding)") }
+      Self.fill(&cells, entry, here) {
+        mistakes.append("\(OpcodeRow.all[$0].encoding) and \(OpcodeRow.all[$1].encoding)")
+      }
       entries[slot] = entry
     }
     if cells.count > Int(UInt16.max) { mistakes.append("more cells than an entry can count") }
@@ -166,7 +168,6 @@ struct Compilation: Sendable {
 
     table = OpcodeTable(
       entries: UnsafePointer(entries), cells: UnsafePointer(storage), rows: UnsafePointer(compiled))
-    self.rows = rows
     self.mistakes = mistakes
     cellCount = cells.count
   }
@@ -194,39 +195,37 @@ struct Compilation: Sendable {
       cells.append(UInt16(truncatingIfNeeded: claims[0].row))
       return
     }
-    func values(_ selector: OpcodeTable.Selectors, _ count: Int) -> Range<Int> {
-      0..<(selectors.contains(selector) ? count : 1)
-    }
-    for prefix in values(.prefix, 4) {
-      for mode in values(.mode, 2) {
-        // Four cells, of which three are used: the selector takes two bits.
-        for size in values(.size, 4) {
-          for mod in values(.mod, 2) {
-            for reg in values(.reg, 8) {
-              for rm in values(.rm, 8) {
-                var best: Claim?
-                for claim in claims {
-                  let pattern = claim.pattern
-                  guard !selectors.contains(.prefix) || pattern.prefix.permits(prefix),
-                    !selectors.contains(.mode) || pattern.mode.permits(mode),
-                    !selectors.contains(.size) || pattern.size.permits(size),
-                    !selectors.contains(.mod) || pattern.mod.permits(mod),
-                    !selectors.contains(.reg) || pattern.reg.permits(reg),
-                    !selectors.contains(.rm) || pattern.rm.permits(rm)
-                  else { continue }
-                  if let other = best {
-                    if claim.breadth == other.breadth { conflict(other.row, claim.row) }
-                    if claim.breadth >= other.breadth { continue }
-                  }
-                  best = claim
+    func count(_ selector: OpcodeTable.Selectors, _ count: Int) -> Int { selectors.contains(selector) ? count : 1 }
+    // Four cells for the sizes, of which three are used: the selector takes two bits.
+    let counts = (
+      prefix: count(.prefix, 4), mode: count(.mode, 2), size: count(.size, 4), mod: count(.mod, 2),
+      reg: count(.reg, 8), rm: count(.rm, 8)
+    )
+    let total = counts.prefix * counts.mode * counts.size * counts.mod * counts.reg * counts.rm
+    /// The row that has each cell, and its breadth.
+    var owners = [(row: Int, breadth: Int)](repeating: (0, .max), count: total)
+    for claim in claims {
+      let pattern = claim.pattern
+      for prefix in 0..<counts.prefix where counts.prefix == 1 || pattern.prefix.permits(prefix) {
+        for mode in 0..<counts.mode where counts.mode == 1 || pattern.mode.permits(mode) {
+          let cell = prefix * counts.mode + mode
+          for size in 0..<counts.size where counts.size == 1 || pattern.size.permits(size) {
+            for mod in 0..<counts.mod where counts.mod == 1 || pattern.mod.permits(mod) {
+              let cell = (cell * counts.size + size) * counts.mod + mod
+              for reg in 0..<counts.reg where counts.reg == 1 || pattern.reg.permits(reg) {
+                for rm in 0..<counts.rm where counts.rm == 1 || pattern.rm.permits(rm) {
+                  let cell = (cell * counts.reg + reg) * counts.rm + rm
+                  let owner = owners[cell]
+                  if claim.breadth == owner.breadth { conflict(owner.row, claim.row) }
+                  if claim.breadth < owner.breadth { owners[cell] = (claim.row, claim.breadth) }
                 }
-                cells.append(UInt16(truncatingIfNeeded: best?.row ?? 0))
               }
             }
           }
         }
       }
     }
+    for owner in owners { cells.append(UInt16(truncatingIfNeeded: owner.row)) }
   }
 
   /// A row's four operands; nil when one is no operand code.
