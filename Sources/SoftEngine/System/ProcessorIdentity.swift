@@ -52,8 +52,7 @@ struct ProcessorIdentity {
   private subscript(key: Key) -> Leaf? { leaves.first { $0.key == key }?.leaf }
 
   private mutating func addFeatures(_ model: CPUModel) {
-    for feature in model.features {
-      guard let flag = feature.flag else { continue }
+    for flag in model.flags {
       set(flag.leaf, flag.subleaf) {
         switch flag.register {
         case .eax: $0.eax |= 1 << flag.bit
