@@ -62,12 +62,13 @@ test-long:
 guests:
 	@$(MAKE) --no-print-directory -C guests all
 
-# `make bench BENCH="port start"` chooses: port, version, start, seabios, integer, sse2, login, devices, virtio-blk.
+# `make bench BENCH="port start"` chooses: port, version, start, launch, seabios, integer, sse2, login, pv, microvm, devices,
+# virtio-blk.
 bench:
 	@.ci/packages build bench
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory build PRODUCT=vmrun-bench
-	@$(MAKE) --no-print-directory -C guests build/portbench.rom build/first-byte.rom build/boot-sector.img build/virtioblk.rom bench debian.img debian-bench.img
+	@$(MAKE) --no-print-directory -C guests build/portbench.rom build/first-byte.rom build/boot-sector.img build/virtioblk.rom build/pvh-exit.elf bench build/kernels/cloud-amd64 build/init.cpio debian.img debian-bench.img
 	@echo
 	@.build/release/vmrun-bench $(BINARY) guests/build $(BENCH)
 

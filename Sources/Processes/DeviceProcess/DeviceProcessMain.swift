@@ -136,7 +136,7 @@ private final class DeviceMachine: Sendable {
         endProcessNow(125)
       }
     }
-    try self.channel.send(.ready, Array(missing.joined(separator: "\n").utf8))
+    try self.channel.send(.ready, missing.isEmpty ? [] : Array(missing.joined(separator: "\n").utf8))
   }
 
   /// The kernel that firmware is to start.
