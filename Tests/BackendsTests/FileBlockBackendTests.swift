@@ -215,9 +215,10 @@ private func open(
       #expect(threads(named: "lazy-workers-") == 1)
       layer.nanoseconds.store(50_000_000, ordering: .relaxed)
       for index in 0..<8 {
-        backend.enqueue(BlockRequest(.write, offset: UInt64(index) * 4096, buffers: [memory.part(0..<4096)]) {
-          outcome.add($0)
-        })
+        backend.enqueue(
+          BlockRequest(.write, offset: UInt64(index) * 4096, buffers: [memory.part(0..<4096)]) {
+            outcome.add($0)
+          })
       }
       backend.drain()
       #expect(threads(named: "lazy-workers-") == FileBlockBackend.maximumWorkers)
