@@ -16,10 +16,10 @@ SWIFT_SOURCES := Package.swift Sources Tests $(wildcard guests)
 # zstd, liblzma, lz4 and libext2fs are linked statically, the last seven from a directory that has only the archives and
 # goes first in the search.
 # ld.lld, because the others warn of a mktemp() that is never called. Packed relocations (glibc 2.36) are a megabyte less
-# to read at each start.
+# to read at each start. Nothing looks symbols up in the program, and those of a static library would be searched at each.
 STATIC := $(CURDIR)/.build/static
 RELEASE_FLAGS := -c release --static-swift-stdlib --disable-local-rpath -Xswiftc -use-ld=lld \
-  -Xswiftc -Xclang-linker -Xswiftc -static-libgcc -Xlinker --strip-all -Xlinker -z -Xlinker pack-relative-relocs
+  -Xswiftc -Xclang-linker -Xswiftc -static-libgcc -Xlinker --strip-all -Xlinker -z -Xlinker pack-relative-relocs -Xlinker --no-export-dynamic
 
 .PHONY: all demo build test test-long guests bench lint format man install uninstall clean
 all: build
@@ -62,12 +62,13 @@ test-long:
 guests:
 	@$(MAKE) --no-print-directory -C guests all
 
-# `make bench BENCH="port start"` chooses: port, version, start, seabios, integer, sse2, login, devices, virtio-blk.
+# `make bench BENCH="port start"` chooses: port, version, start, launch, seabios, integer, sse2, login, pv, microvm, devices,
+# virtio-blk.
 bench:
 	@.ci/packages build bench
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory build PRODUCT=vmrun-bench
-	@$(MAKE) --no-print-directory -C guests build/portbench.rom build/first-byte.rom build/boot-sector.img build/virtioblk.rom bench debian.img debian-bench.img
+	@$(MAKE) --no-print-directory -C guests build/portbench.rom build/first-byte.rom build/boot-sector.img build/virtioblk.rom build/pvh-exit.elf bench build/kernels/cloud-amd64 build/init.cpio debian.img debian-bench.img
 	@echo
 	@.build/release/vmrun-bench $(BINARY) guests/build $(BENCH)
 

@@ -24,16 +24,17 @@ enum PV {
 
   /// Puts every device without a slot of its own into the lowest free one, in order.
   static func placeDevices(_ devices: inout [DeviceSpec], _ registry: Registry) throws(BoardError) {
-    var taken: Set<UInt64> = []
+    var taken: [UInt64] = []
     var waiting: [Int] = []
     for (index, device) in devices.enumerated() where try Recipe.model(of: device, registry).bus == .virtioMMIO {
       guard let slot = device.integer(VirtioMMIO.slotOption) else {
         waiting.append(index)
         continue
       }
-      guard taken.insert(slot).inserted else {
+      guard !taken.contains(slot) else {
         throw BoardError("device \(device.id): virtio-mmio slot \(slot) is taken; give another slot=")
       }
+      taken.append(slot)
     }
     // Disks first, so that their names do not depend on what else there is.
     let disks = waiting.filter { devices[$0].model == "virtio-blk-device" }
@@ -42,7 +43,7 @@ enum PV {
         throw BoardError(
           "no virtio-mmio slot is left for \(devices[index].id): there are \(VirtioMMIO.slotCount); use fewer devices")
       }
-      taken.insert(slot)
+      taken.append(slot)
       devices[index].properties[VirtioMMIO.slotOption] = .integer(slot)
     }
   }

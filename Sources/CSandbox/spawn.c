@@ -6,8 +6,9 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
-// The child runs in a copy of a process whose other threads are gone in the middle of whatever they did, so nothing
-// here may take a lock or allocate: system calls only.
+// The child runs in the memory of its parent, whose calling thread waits until it has executed the program or ended:
+// that saves a copy of all page tables and of each page that either writes to. Other threads go on, so nothing here may
+// take a lock or allocate: system calls only.
 
 static _Noreturn void fail(int control, enum csandbox_stage stage) {
   struct csandbox_failure failure = {.stage = stage, .error = errno};
@@ -36,7 +37,8 @@ static void close_from(unsigned first) {
   for (rlim_t fd = first; fd < limit.rlim_cur && fd < 65536; fd++) close((int)fd);
 }
 
-static _Noreturn void run_child(const struct csandbox_child *child) {
+static int run_child(void *argument) {
+  const struct csandbox_child *child = argument;
   // exec would reset handlers too, but signals are unblocked before it.
   struct sigaction standard = {.sa_handler = SIG_DFL};
   for (int number = 1; number < NSIG; number++) sigaction(number, &standard, 0);
@@ -44,16 +46,11 @@ static _Noreturn void run_child(const struct csandbox_child *child) {
   close(child->parent_control);
   if (setsid() < 0) fail(child->control, CSANDBOX_STAGE_SESSION);
 
-  char go;
-  ssize_t count;
-  do count = read(child->control, &go, 1);
-  while (count < 0 && errno == EINTR);
-  if (count != 1) _exit(127);
-
   if (child->namespaces & CLONE_NEWUSER) keep_capabilities_over_exec();
   if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0) fail(child->control, CSANDBOX_STAGE_PARENT_DEATH);
   // The parent may have died before that. Its number is 0 in another PID namespace, so its socket must tell.
-  if (recv(child->control, &go, 1, MSG_DONTWAIT | MSG_PEEK) == 0) _exit(127);
+  char byte;
+  if (recv(child->control, &byte, 1, MSG_DONTWAIT | MSG_PEEK) == 0) _exit(127);
 
   // Sources go above every target first: a source may have the number of another's target.
   const int count_given = child->descriptor_count, control = 3 + count_given, executable = 4 + count_given;
@@ -67,7 +64,7 @@ static _Noreturn void run_child(const struct csandbox_child *child) {
   _Bool arranged = dup2(moved[0], 0) == 0 && dup2(moved[0], 1) == 1;
   if (fcntl(2, F_GETFD) < 0) arranged = arranged && dup2(moved[0], 2) == 2;
   for (int i = 0; i < count_given; i++) arranged = arranged && dup2(moved[3 + i], 3 + i) == 3 + i;
-  arranged = arranged && dup3(moved[1], control, O_CLOEXEC) == control;
+  arranged = arranged && dup2(moved[1], control) == control;
   arranged = arranged && dup3(moved[2], executable, O_CLOEXEC) == executable;
   if (!arranged) fail(moved[1], CSANDBOX_STAGE_DESCRIPTORS);
   close_from((unsigned)executable + 1);
@@ -83,15 +80,20 @@ static _Noreturn void run_child(const struct csandbox_child *child) {
 int csandbox_open_self(void) { return open("/proc/self/exe", O_PATH | O_CLOEXEC); }
 
 int csandbox_start(const struct csandbox_child *child, int *pidfd) {
+  // Below it the child would write over frames that the parent returns to.
+  static const size_t stack_size = 64 << 10;
+  char *stack = malloc(stack_size);
+  if (!stack) return -1;
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   *pidfd = -1;
   // clone, not clone3: container policies answer clone3 with ENOSYS because they cannot look into its flags.
-  long result = syscall(SYS_clone, child->namespaces | CLONE_PIDFD | SIGCHLD, 0, pidfd, 0, 0);
-  if (result == 0) run_child(child);
+  int flags = (int)child->namespaces | CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD;
+  int result = clone(run_child, stack + stack_size, flags, (void *)child, pidfd);
   int error = errno;
   pthread_sigmask(SIG_SETMASK, &before, 0);
+  free(stack);
   errno = error;
-  return (int)result;
+  return result;
 }

@@ -151,5 +151,8 @@ public final class Sockets: Sendable {
 
   public func offer(_ name: String, _ socket: any Sendable & AnyObject) { offered.withLock { $0[name] = socket } }
 
-  public func find<Socket>(_ name: String, as type: Socket.Type) -> Socket? { offered.withLock { $0[name] as? Socket } }
+  public func find<Socket>(_ name: String, as type: Socket.Type) -> Socket? {
+    guard let socket = offered.withLock({ $0[name] }) else { return nil }
+    return socket as? Socket
+  }
 }

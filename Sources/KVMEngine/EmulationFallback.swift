@@ -5,15 +5,20 @@ import Synchronization
 final class EmulationFallback: Sendable {
   /// Nil: there is no interpreter, and such an instruction is the end.
   let makeInterpreter: (@Sendable () -> any InstructionInterpreter)?
-  private let slots = Mutex<[Int: HostMapping]>([:])
+  private let slots = Mutex<[(slot: Int, mapping: HostMapping)]>([])
   private let interpreted = Atomic<UInt64>(0)
 
   init(_ makeInterpreter: (@Sendable () -> any InstructionInterpreter)?) { self.makeInterpreter = makeInterpreter }
 
-  func map(_ slot: Int, _ mapping: HostMapping?) { slots.withLock { $0[slot] = mapping } }
+  func map(_ slot: Int, _ mapping: HostMapping?) {
+    slots.withLock { slots in
+      slots.removeAll { $0.slot == slot }
+      if let mapping { slots.append((slot, mapping)) }
+    }
+  }
 
   /// Guest memory by slot number.
-  var memory: [HostMapping] { slots.withLock { slots in slots.keys.sorted().compactMap { slots[$0] } } }
+  var memory: [HostMapping] { slots.withLock { slots in slots.sorted { $0.slot < $1.slot }.map(\.mapping) } }
 
   func countOne() { interpreted.add(1, ordering: .relaxed) }
 

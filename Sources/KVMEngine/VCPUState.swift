@@ -14,7 +14,7 @@ struct VCPUState {
   private var msrs: [kvm_msr_entry] = []
 
   /// IA32_TIME_STAMP_COUNTER goes on across a reset, so that the host's and the guest's clocks keep their relation.
-  private static let kept: Set<UInt32> = [0x10]
+  private static let kept: [UInt32] = [0x10]
 
   init(vcpu: CInt, msrs indices: [UInt32]) throws(EngineFailure) {
     try KVMMachine.check("KVM_GET_REGS", ckvm_get_regs(vcpu, &registers))

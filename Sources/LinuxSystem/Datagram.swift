@@ -37,12 +37,15 @@ public struct DatagramSocket: ~Copyable, Sendable {
   /// Waits for a datagram of at most `limit` bytes; nil when the other end is closed.
   public borrowing func receive(limit: Int) throws(SystemError) -> Datagram? {
     let raw = descriptor.raw
-    var bytes = [UInt8](repeating: 0, count: limit)
     var descriptors = [CInt](repeating: -1, count: Int(CLINUX_MAX_DESCRIPTORS))
     var count: CInt = 0
+    // A datagram is seldom as long as the longest, and there is only one reader: its length is asked for first.
+    let length = try retrying("recv") { recv(raw, nil, 0, CInt(MSG_PEEK | MSG_TRUNC)) }
+    guard length > 0 else { return nil }
+    var bytes = [UInt8](repeating: 0, count: min(length, limit))
     let received: Int
     do throws(SystemError) {
-      received = try retrying("recvmsg") { clinux_receive(raw, &bytes, limit, &descriptors, &count) }
+      received = try retrying("recvmsg") { clinux_receive(raw, &bytes, bytes.count, &descriptors, &count) }
     } catch {
       for stray in descriptors.prefix(Int(count)) { close(stray) }
       throw error

@@ -4,10 +4,15 @@ import Synchronization
 
 /// A host thread with a name and its own stack, joined by its owner.
 public final class HostThread: Sendable {
+  /// Bytes.
+  public static let standardStack = 512 << 10
+
   private let handle: pthread_t
 
   /// Starts `body` on a new thread. `name` is cut to the kernel's 15 characters.
-  public init(_ name: String, stackSize: Int = 512 << 10, _ body: @escaping @Sendable () -> Void) throws(SystemError) {
+  public init(
+    _ name: String, stackSize: Int = standardStack, _ body: @escaping @Sendable () -> Void
+  ) throws(SystemError) {
     final class Start: Sendable {
       let name: String
       let body: @Sendable () -> Void
@@ -73,6 +78,32 @@ public final class Concurrently<Value: Sendable>: Sendable {
       return value
     }
   }
+}
+
+/// A host thread that starts when there is something for it to do: many never are.
+public final class LazyThread: Sendable {
+  private let name: String
+  private let stackSize: Int
+  private let thread = Mutex<HostThread?>(nil)
+  private let started = Atomic(false)
+
+  public init(_ name: String, stackSize: Int = HostThread.standardStack) {
+    (self.name, self.stackSize) = (name, stackSize)
+  }
+
+  public var isStarted: Bool { started.load(ordering: .acquiring) }
+
+  /// Starts `body` on the thread unless it has been started.
+  public func start(_ body: @escaping @Sendable () -> Void) throws(SystemError) {
+    try thread.withLock { thread throws(SystemError) in
+      guard thread == nil else { return }
+      thread = try HostThread(name, stackSize: stackSize, body)
+      started.store(true, ordering: .releasing)
+    }
+  }
+
+  /// Waits until the thread, if it was started, has ended. To be called once.
+  public func join() { thread.withLock { $0 }?.join() }
 }
 
 /// The kernel's number of the calling thread.

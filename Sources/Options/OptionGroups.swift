@@ -2,10 +2,22 @@ import ArgumentParser
 import DeviceKit
 import MachineModel
 
-extension Mode: ExpressibleByArgument {}
-extension Accelerator: ExpressibleByArgument {}
-extension SandboxLevel: ExpressibleByArgument {}
-extension LogLevel: ExpressibleByArgument {}
+/// A value of an option that is one of a few words. The parser's own way to find them looks up at run time, at each start,
+/// what the compiler knows here.
+public protocol Keyword: ExpressibleByArgument, CaseIterable, RawRepresentable<String> {}
+
+extension Keyword {
+  public init?(argument: String) { self.init(rawValue: argument) }
+  public var defaultValueDescription: String { rawValue }
+  public static var allValueStrings: [String] { allCases.map { $0.rawValue } }
+  public static var allValueDescriptions: [String: String] { [:] }
+  public static var defaultCompletionKind: CompletionKind { .list(allValueStrings) }
+}
+
+extension Mode: Keyword {}
+extension Accelerator: Keyword {}
+extension SandboxLevel: Keyword {}
+extension LogLevel: Keyword {}
 
 struct MachineOptions: ParsableArguments {
   @Option(help: "What kind of machine the guest sees.")

@@ -4,6 +4,8 @@ import LinuxSystem
 /// What the new process got at its start; `Lockdown` takes it from there. Crosses by an environment variable.
 struct StartLayers: OptionSet {
   static let variable = "VMRUN_START_LAYERS"
+  /// The number of a socket, on which a byte comes when the user namespace has its user.
+  static let control = "VMRUN_START_CONTROL"
   let rawValue: UInt8
 
   static let userNamespace = StartLayers(rawValue: 1)
@@ -90,7 +92,7 @@ public enum DeviceProcess {
     if namespaces.contains(.user) { layers.insert(.userNamespace) }
     let environment =
       program.environment + [
-        "\(StartLayers.variable)=\(layers.rawValue)",
+        "\(StartLayers.variable)=\(layers.rawValue)", "\(StartLayers.control)=\(3 + program.descriptors.count)",
         // The crash reporter would start a process, which the policy forbids.
         "SWIFT_BACKTRACE=enable=no",
       ]
@@ -99,7 +101,7 @@ public enum DeviceProcess {
     var scratch = [CInt](repeating: -1, count: program.descriptors.count + 3)
     var rawPidfd: CInt = -1
     var error: CInt = 0
-    // Safety: the child sees a copy of this memory as it is during the call; the parent's pointers end with it.
+    // Safety: the child uses this memory until it executes the program, which the call waits for.
     let pid = program.descriptors.withUnsafeBufferPointer { descriptors in
       scratch.withUnsafeMutableBufferPointer { scratch in
         var child = csandbox_child(
@@ -121,6 +123,7 @@ public enum DeviceProcess {
     let pidfd = Descriptor(owning: rawPidfd)
     var missing = missing
     do throws(SandboxError) {
+      try checkStart(control)
       if namespaces.contains(.user), let line = try mapIdentity(of: pid) { missing.append(line) }
       try release(control)
     } catch {
@@ -132,15 +135,22 @@ public enum DeviceProcess {
     return ChildProcess(pid: pid, pidfd: pidfd, missingLayers: missing)
   }
 
-  /// Lets the child go on and waits until it has executed the program.
+  /// Lets the new program go on.
   private static func release(_ control: borrowing Descriptor) throws(SandboxError) {
+    guard send(control.raw, "g", 1, CInt(MSG_NOSIGNAL)) == 1 else { throw .start(.launch, SystemError("send")) }
+  }
+
+  /// Throws what kept the child from executing the program.
+  private static func checkStart(_ control: borrowing Descriptor) throws(SandboxError) {
     let raw = control.raw
-    let sent = send(raw, "g", 1, CInt(MSG_NOSIGNAL))
-    guard sent == 1 else { throw .start(.launch, SystemError("send")) }
     var failure = csandbox_failure(stage: 0, error: 0)
     let size = MemoryLayout<csandbox_failure>.size
-    let count = try asSandboxError { () throws(SystemError) in
-      try retrying("recv") { recv(raw, &failure, size, 0) }
+    let count: Int
+    do throws(SystemError) {
+      count = try retrying("recv") { recv(raw, &failure, size, CInt(MSG_DONTWAIT)) }
+    } catch {
+      guard error.errno == EAGAIN else { throw .system(error) }
+      return
     }
     guard count == size else { return }
     let stage =

@@ -35,6 +35,7 @@ public enum Lockdown {
   /// gain one.
   public static func enter(_ role: Role = .devices, channel: CInt) throws(SandboxError) -> [String] {
     let start = startLayers()
+    awaitRelease()
     var missing: [String] = []
     _ = csandbox_prctl(PR_SET_NAME, UInt(bitPattern: role.processName.utf8Start))
     if start.contains(.changesIdentity) { changeIdentity(&missing) }
@@ -73,6 +74,16 @@ public enum Lockdown {
   private static func startLayers() -> StartLayers {
     guard let value = getenv(StartLayers.variable) else { return [] }
     return StartLayers(rawValue: UInt8(String(cString: value)) ?? 0)
+  }
+
+  /// Waits until the launcher has given the user namespace its user.
+  private static func awaitRelease() {
+    guard let value = getenv(StartLayers.control), let control = CInt(String(cString: value)) else { return }
+    var byte: UInt8 = 0
+    let count = try? retrying("read") { read(control, &byte, 1) }
+    // The launcher has died.
+    guard count == 1 else { exit(125) }
+    close(control)
   }
 
   /// Changes to user and group 65534 and leaves every other group, keeping capabilities for the steps to come.

@@ -9,13 +9,16 @@ struct PolicyParser {
   init(policy: String) { self.policy = policy }
 
   mutating func parse(_ text: String) throws(PolicyError) -> [Policy.Rule] {
-    // As bytes: this runs at every start, and finding characters takes longer than all else here.
-    for content in text.utf8.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false) {
+    // As an array of bytes: this runs at every start, and finding characters takes longer than all else here.
+    var rest = Array(text.utf8)[...]
+    while !rest.isEmpty {
       line += 1
-      let parts = content.split(separator: UInt8(ascii: "#"), maxSplits: 1, omittingEmptySubsequences: false)
-      let tokens = parts.first.map(words) ?? []
+      let content = rest.prefix { $0 != UInt8(ascii: "\n") }
+      rest = rest[content.endIndex...].dropFirst()
+      let text = content.prefix { $0 != UInt8(ascii: "#") }
+      let tokens = words(text)
       if tokens.isEmpty { continue }
-      let reason = parts.count == 2 ? trimmed(parts[1]) : ""
+      let reason = trimmed(content[text.endIndex...].dropFirst())
       let rule = try rule(tokens[...], reason: reason)
       for earlier in rules where earlier.number == rule.number {
         // An unconditional rule makes every other one for its call meaningless.
@@ -66,7 +69,7 @@ struct PolicyParser {
   /// `argN OP VALUE` or `argN & MASK == VALUE`.
   private func condition(_ tokens: ArraySlice<String>) throws(PolicyError) -> Policy.Condition {
     let words = Array(tokens)
-    let wrong = error(.badCondition(words.joined(separator: " ")))
+    var wrong: PolicyError { error(.badCondition(words.joined(separator: " "))) }
     let isMasked = words.count == 5 && words[1] == "&"
     guard words.count == 3 || isMasked else { throw wrong }
     guard words[0].hasPrefix("arg"), let argument = Int(words[0].dropFirst(3)), words[0] == "arg\(argument)",
@@ -99,11 +102,11 @@ struct PolicyParser {
     return csandbox_constant(name, &value) ? value : nil
   }
 
-  private func words(_ text: Substring.UTF8View) -> [String] {
+  private func words(_ text: ArraySlice<UInt8>) -> [String] {
     text.split(whereSeparator: isBlank).map { String(decoding: $0, as: UTF8.self) }
   }
 
-  private func trimmed(_ text: Substring.UTF8View) -> String {
+  private func trimmed(_ text: ArraySlice<UInt8>) -> String {
     let start = text.drop(while: isBlank)
     let end = start.lastIndex { !isBlank($0) }.map(start.index(after:)) ?? start.startIndex
     return String(decoding: start[..<end], as: UTF8.self)

@@ -62,14 +62,24 @@ public struct SystemCallFilter: Sendable {
 
   /// libseccomp writes programs to descriptors only.
   private static func export(_ context: scmp_filter_ctx) throws(SystemError) -> [UInt64] {
-    let file = try Descriptor.memory(named: "seccomp", size: 0)
-    let result = seccomp_export_bpf(context, file.raw)
+    // A pipe holds 64 KiB, twice the longest program that the kernel takes.
+    let pipe = try Pipe.make()
+    let input = Descriptor(owning: pipe.read)
+    let output = Descriptor(owning: pipe.write)
+    let result = seccomp_export_bpf(context, output.raw)
     guard result == 0 else { throw SystemError("seccomp_export_bpf", errno: 0 &- result) }
-    let size = Int(lseek(file.raw, 0, SEEK_END))
-    guard size > 0, size % 8 == 0 else { throw SystemError("seccomp_export_bpf", errno: EIO) }
-    var program = [UInt64](repeating: 0, count: size / 8)
-    let count = program.withUnsafeMutableBytes { pread(file.raw, $0.baseAddress, $0.count, 0) }
-    guard count == size else { throw SystemError("pread") }
+    _ = consume output
+    var program: [UInt64] = []
+    var part = [UInt64](repeating: 0, count: 512)
+    while true {
+      let raw = input.raw
+      let count = try retrying("read") { part.withUnsafeMutableBytes { read(raw, $0.baseAddress, $0.count) } }
+      guard count > 0 else { break }
+      // What libseccomp writes at once is read in whole instructions.
+      guard count % 8 == 0 else { throw SystemError("seccomp_export_bpf", errno: EIO) }
+      program += part.prefix(count / 8)
+    }
+    guard !program.isEmpty else { throw SystemError("seccomp_export_bpf", errno: EIO) }
     return program
   }
 }

@@ -6,7 +6,7 @@ import X86
 /// A machine whose processors are software.
 public final class SoftMachine: VirtualMachine {
   private struct Shared: Sendable {
-    var slots: [Int: MappedMemory] = [:]
+    var slots: [(slot: Int, memory: MappedMemory)] = []
     var cpus: [SoftVCPU] = []
   }
 
@@ -74,8 +74,8 @@ public final class SoftMachine: VirtualMachine {
         guard mapping.size > 0, (mapping.size | mapping.guestAddress) & 4095 == 0,
           mapping.guestAddress <= 1 << 52, mapping.size <= 1 << 52
         else { return false }
-        for (other, existing) in shared.slots where other != slot {
-          let existing = existing.mapping
+        for other in shared.slots where other.slot != slot {
+          let existing = other.memory.mapping
           if mapping.guestAddress < existing.guestAddress + existing.size,
             existing.guestAddress < mapping.guestAddress + mapping.size
           {
@@ -85,8 +85,9 @@ public final class SoftMachine: VirtualMachine {
         memory = MappedMemory(mapping)
         if memory == nil { return false }
       }
-      shared.slots[slot] = memory
-      let map = Array(shared.slots.values)
+      shared.slots.removeAll { $0.slot == slot }
+      if let memory { shared.slots.append((slot, memory)) }
+      let map = shared.slots.map(\.memory)
       for cpu in shared.cpus { cpu.show(map) }
       // What was there must not be used any more when this returns.
       for cpu in shared.cpus {
@@ -101,7 +102,7 @@ public final class SoftMachine: VirtualMachine {
       index: index, count: vcpus, controllers: controllers, doorbells: doorbells, model: model, trace: trace,
       peers: vcpus > 1 ? cpus : nil, events: events, translateAfter: hot)
     shared.withLock { shared in
-      cpu.show(Array(shared.slots.values))
+      cpu.show(shared.slots.map(\.memory))
       shared.cpus.append(cpu)
     }
     cpus.add(index, cpu)

@@ -43,14 +43,11 @@ public enum CPUFeature: String, Sendable, CaseIterable {
 
   static let table: [Row] = rows
 
-  private static let byFeature = Dictionary(uniqueKeysWithValues: table.map { ($0.feature, $0) })
-
-  var row: Row? { Self.byFeature[self] }
+  /// Where a feature stands in the table, which has all of them.
+  static func place(of feature: CPUFeature) -> Int { table.firstIndex { $0.feature == feature } ?? 0 }
 
   /// Where CPUID shows it.
-  public var flag: Flag? { row?.flag }
-  /// The instructions that are undefined without it.
-  public var instructions: InstructionAttributes { row?.instructions ?? [] }
+  public var flag: Flag { Self.table[Self.place(of: self)].flag }
 }
 
 extension CPUFeature {

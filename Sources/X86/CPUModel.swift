@@ -17,8 +17,8 @@ public struct CPUModel: Sendable, Equatable {
     public let description: String
   }
 
-  /// What CPUID shows.
-  public private(set) var features: Set<CPUFeature>
+  /// Whether CPUID shows each of `CPUFeature.table`.
+  private var isShown: [Bool]
   /// As `--cpu` takes it.
   public let description: String
 
@@ -26,8 +26,7 @@ public struct CPUModel: Sendable, Equatable {
 
   public init(level: Level) {
     description = level.rawValue
-    features = []
-    add(where: { $0.level <= level })
+    isShown = CPUFeature.table.map { $0.level <= level }
   }
 
   /// `LEVEL[,+FEATURE|,-FEATURE]…`; a feature that goes takes along those that need it.
@@ -37,9 +36,8 @@ public struct CPUModel: Sendable, Equatable {
       let names = Level.allCases.map(\.rawValue).joined(separator: ", ")
       throw ParseError(description: "the model must be one of \(names), then ,+feature or ,-feature")
     }
-    features = []
+    isShown = CPUFeature.table.map { $0.level <= level }
     description = text
-    add(where: { $0.level <= level })
     for word in words {
       let name = word.dropFirst().map { $0 == "." || $0 == "-" ? "_" : String($0) }.joined()
       guard word.hasPrefix("+") || word.hasPrefix("-"), let feature = CPUFeature(rawValue: name) else {
@@ -62,39 +60,41 @@ public struct CPUModel: Sendable, Equatable {
     return model
   }
 
-  public func has(_ feature: CPUFeature) -> Bool { features.contains(feature) }
+  /// What CPUID shows.
+  public var features: [CPUFeature] { rows.map(\.feature) }
+
+  public func has(_ feature: CPUFeature) -> Bool { isShown[CPUFeature.place(of: feature)] }
 
   /// What the decoder lets through.
   public var instructions: InstructionAttributes {
-    features.reduce(into: []) { $0.formUnion($1.instructions) }
+    rows.reduce(into: []) { $0.formUnion($1.instructions) }
   }
 
   /// The feature bits of a register of a leaf.
   public func bits(leaf: UInt32, subleaf: UInt32 = 0, _ register: CPUIDRegister) -> UInt32 {
-    features.reduce(0) { bits, feature in
-      guard let flag = feature.flag, flag.leaf == leaf, flag.subleaf == subleaf, flag.register == register else {
-        return bits
-      }
+    rows.reduce(0) { bits, row in
+      let flag = row.flag
+      guard flag.leaf == leaf, flag.subleaf == subleaf, flag.register == register else { return bits }
       return bits | 1 << flag.bit
     }
   }
 
-  private mutating func add(where isWanted: (CPUFeature.Row) -> Bool) {
-    for row in CPUFeature.table where isWanted(row) {
-      features.insert(row.feature)
-    }
+  /// Where CPUID shows each feature.
+  public var flags: [CPUFeature.Flag] { rows.map(\.flag) }
+
+  private var rows: [CPUFeature.Row] {
+    zip(CPUFeature.table, isShown).compactMap { row, isShown in isShown ? row : nil }
   }
 
   private mutating func insert(_ feature: CPUFeature) {
-    features.insert(feature)
-    for needed in feature.row?.needs ?? [] where !features.contains(needed) { insert(needed) }
+    let place = CPUFeature.place(of: feature)
+    isShown[place] = true
+    for needed in CPUFeature.table[place].needs where !has(needed) { insert(needed) }
   }
 
   private mutating func remove(_ feature: CPUFeature) {
-    features.remove(feature)
-    for row in CPUFeature.table where row.needs.contains(feature) && features.contains(row.feature) {
-      remove(row.feature)
-    }
+    isShown[CPUFeature.place(of: feature)] = false
+    for row in CPUFeature.table where row.needs.contains(feature) && has(row.feature) { remove(row.feature) }
   }
 }
 

@@ -15,6 +15,7 @@ struct OpcodePattern {
       mask = full
     }
     var isFree: Bool { mask == full }
+    var count: Int { mask.nonzeroBitCount }
     mutating func limit(to value: Int) { mask &= 1 << UInt16(truncatingIfNeeded: value) }
     func permits(_ value: Int) -> Bool { mask >> UInt16(truncatingIfNeeded: value) & 1 != 0 }
   }
@@ -39,11 +40,11 @@ struct OpcodePattern {
 
   /// How many cells of an opcode's table the pattern can cover: the smaller, the more specific.
   var breadth: Int {
-    [prefix, mod, reg, rm, mode, size].reduce(1) { $0 * $1.mask.nonzeroBitCount }
+    prefix.count * mod.count * reg.count * rm.count * mode.count * size.count
   }
 
   /// Reads a row; nil when its notation is wrong.
-  init?(_ row: OpcodeRow, operands: [OperandSpec]) {
+  init?(_ row: OpcodeRow, operands: OpcodeTable.Operands) {
     if row.attributes.contains(.i64) { mode.limit(to: 0) }
     if row.attributes.contains(.o64) { mode.limit(to: 1) }
     var opcodeBytes = 0
@@ -87,14 +88,18 @@ struct OpcodePattern {
         isValid = false
       }
     }
-    for operand in operands where !row.attributes.contains(.modIgnored) {
-      switch operand.form {
-      case .any: break
-      case .memory: mod.limit(to: 0)
-      case .register: mod.limit(to: 1)
-      }
+    if !row.attributes.contains(.modIgnored) {
+      for form in [operands.0.form, operands.1.form, operands.2.form, operands.3.form] { limitMod(to: form) }
     }
     guard isValid, isComplete, mod.mask != 0 else { return nil }
+  }
+
+  private mutating func limitMod(to form: OperandSpec.Form) {
+    switch form {
+    case .any: break
+    case .memory: mod.limit(to: 0)
+    case .register: mod.limit(to: 1)
+    }
   }
 
   private static func mandatoryPrefix(_ token: ASCIISlice) -> Int? {

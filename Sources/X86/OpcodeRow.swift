@@ -11,6 +11,15 @@ struct OpcodeRow: Sendable {
   let attributes: InstructionAttributes
 }
 
+extension OpcodeRow {
+  /// All rows, in the order of the numbers that `Instruction.row` has; the first stands for no instruction.
+  static let maps: [[OpcodeRow]] = [
+    [row("", .invalid)], oneByteMap, twoByteMap, twoByteMapSIMD, map0F38, map0F3A, x87Map, vexMaps,
+  ]
+  /// The same in one piece, for texts.
+  static let all = maps.flatMap { $0 }
+}
+
 func row(
   _ encoding: StaticString, _ operation: Operation, _ operands: StaticString = "",
   _ attributes: InstructionAttributes = []

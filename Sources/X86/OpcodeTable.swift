@@ -3,12 +3,14 @@
 // Safety: the memory is written by `Compilation` and never again, nor freed. `entry` is called with a map's number and a byte;
 // an entry's cells exist for all values of its selectors; a cell holds the number of a row.
 struct OpcodeTable: @unchecked Sendable {
+  typealias Operands = (OperandSpec, OperandSpec, OperandSpec, OperandSpec)
+
   /// A row, compiled.
   struct Row {
     var attributes: InstructionAttributes = []
     var operation = Operation.invalid
     var hasMandatoryPrefix = false
-    var operands: (OperandSpec, OperandSpec, OperandSpec, OperandSpec) = (.none, .none, .none, .none)
+    var operands: Operands = (.none, .none, .none, .none)
   }
 
   /// What selects a row beside the opcode byte.
@@ -92,8 +94,6 @@ struct OpcodeTable: @unchecked Sendable {
 /// The making of the table.
 struct Compilation: Sendable {
   let table: OpcodeTable
-  /// The rows with the numbers that `Instruction.row` has; the first stands for no instruction.
-  let rows: [OpcodeRow]
   let cellCount: Int
   /// Rows that cannot be read, or that claim a cell which another, equally specific row claims too.
   let mistakes: [String]
@@ -102,42 +102,63 @@ struct Compilation: Sendable {
     typealias Row = OpcodeTable.Row
     typealias Entry = OpcodeTable.Entry
     typealias Selectors = OpcodeTable.Selectors
-    let rows =
-      [OpcodeRow(encoding: "", operation: .invalid, operands: "", attributes: [])] + OpcodeRow.oneByteMap
-      + OpcodeRow.twoByteMap + OpcodeRow.twoByteMapSIMD + OpcodeRow.map0F38 + OpcodeRow.map0F3A + OpcodeRow.x87Map
-      + OpcodeRow.vexMaps
+    let rowCount = OpcodeRow.maps.reduce(0) { $0 + $1.count }
     var mistakes: [String] = []
-    let compiled = UnsafeMutablePointer<Row>.allocate(capacity: rows.count)
-    compiled.initialize(repeating: Row(), count: rows.count)
+    let compiled = UnsafeMutablePointer<Row>.allocate(capacity: rowCount)
     let entries = UnsafeMutablePointer<Entry>.allocate(capacity: OpcodeMap.count * 256)
     entries.initialize(repeating: Entry(), count: OpcodeMap.count * 256)
 
-    var claims = [[Claim]](repeating: [], count: OpcodeMap.count * 256)
-    for (number, row) in rows.enumerated().dropFirst() {
+    // The claims of one opcode after the other, each opcode's in the order of the rows.
+    var claims: [Claim] = []
+    claims.reserveCapacity(rowCount)
+    var counts = [Int](repeating: 0, count: OpcodeMap.count * 256 + 1)
+    var number = 0
+    func compile(_ row: OpcodeRow) {
+      defer { number += 1 }
+      (compiled + number).initialize(to: Row())
+      // The first one stands for no instruction.
+      guard number > 0 else { return }
       guard let operands = Self.operands(row), let pattern = OpcodePattern(row, operands: operands) else {
         mistakes.append("\(row.encoding) \(row.operands): notation")
-        continue
+        return
       }
       compiled[number] = Row(
         attributes: row.attributes, operation: row.operation, hasMandatoryPrefix: pattern.hasMandatoryPrefix,
-        operands: (operands[0], operands[1], operands[2], operands[3]))
-      let claim = Claim(row: number, pattern: pattern, breadth: pattern.breadth)
-      let first = pattern.map.rawValue * 256 + Int(pattern.opcode)
-      for slot in first..<min(first + pattern.opcodeCount, OpcodeMap.count * 256) { claims[slot].append(claim) }
+        operands: operands)
+      let claim = Claim(row: number, pattern: pattern)
+      claims.append(claim)
+      for slot in claim.slots { counts[slot + 1] += 1 }
+    }
+    for map in OpcodeRow.maps { for row in map { compile(row) } }
+    for slot in counts.indices.dropFirst() { counts[slot] += counts[slot - 1] }
+    let starts = counts
+    var sorted = [Int](repeating: 0, count: starts[starts.count - 1])
+    for (index, claim) in claims.enumerated() {
+      for slot in claim.slots {
+        sorted[counts[slot]] = index
+        counts[slot] += 1
+      }
     }
 
     // Cell 0 is that of every opcode without instruction.
     var cells: [UInt16] = [0]
-    for (slot, claims) in claims.enumerated() where !claims.isEmpty {
+    cells.reserveCapacity(1 << 13)
+    var here: [Claim] = []
+    for slot in 0..<OpcodeMap.count * 256 where starts[slot] < starts[slot + 1] {
+      here.removeAll(keepingCapacity: true)
       var entry = Entry(firstCell: UInt16(truncatingIfNeeded: cells.count))
-      for claim in claims {
+      for index in sorted[starts[slot]..<starts[slot + 1]] {
+        let claim = claims[index]
+        here.append(claim)
         entry.selectors.formUnion(Selectors(claim.pattern))
         entry.hasModRM = entry.hasModRM || claim.pattern.hasModRM
       }
-      if claims.contains(where: { $0.pattern.hasModRM != entry.hasModRM }) {
-        mistakes.append("\(rows[claims[0].row].encoding): with and without ModRM")
+      if here.contains(where: { $0.pattern.hasModRM != entry.hasModRM }) {
+        mistakes.append("\(OpcodeRow.all[here[0].row].encoding): with and without ModRM")
       }
-      Self.fill(&cells, entry, claims) { mistakes.append("\(rows[$0].encoding) and \(rows[$1].encoding)") }
+      Self.fill(&cells, entry, here) {
+        mistakes.append("\(OpcodeRow.all[$0].encoding) and \(OpcodeRow.all[$1].encoding)")
+      }
       entries[slot] = entry
     }
     if cells.count > Int(UInt16.max) { mistakes.append("more cells than an entry can count") }
@@ -147,7 +168,6 @@ struct Compilation: Sendable {
 
     table = OpcodeTable(
       entries: UnsafePointer(entries), cells: UnsafePointer(storage), rows: UnsafePointer(compiled))
-    self.rows = rows
     self.mistakes = mistakes
     cellCount = cells.count
   }
@@ -156,6 +176,14 @@ struct Compilation: Sendable {
     let row: Int
     let pattern: OpcodePattern
     let breadth: Int
+    /// The opcodes that it covers, among those of all maps.
+    let slots: Range<Int>
+
+    init(row: Int, pattern: OpcodePattern) {
+      (self.row, self.pattern, breadth) = (row, pattern, pattern.breadth)
+      let first = pattern.map.rawValue * 256 + Int(pattern.opcode)
+      slots = first..<min(first + pattern.opcodeCount, OpcodeMap.count * 256)
+    }
   }
 
   /// Appends an entry's cells: in each the most specific row that permits it.
@@ -163,49 +191,62 @@ struct Compilation: Sendable {
     _ cells: inout [UInt16], _ entry: OpcodeTable.Entry, _ claims: [Claim], conflict: (Int, Int) -> Void
   ) {
     let selectors = entry.selectors
-    func values(_ selector: OpcodeTable.Selectors, _ count: Int) -> Range<Int> {
-      0..<(selectors.contains(selector) ? count : 1)
+    if selectors.isEmpty, claims.count == 1 {
+      cells.append(UInt16(truncatingIfNeeded: claims[0].row))
+      return
     }
-    for prefix in values(.prefix, 4) {
-      for mode in values(.mode, 2) {
-        // Four cells, of which three are used: the selector takes two bits.
-        for size in values(.size, 4) {
-          for mod in values(.mod, 2) {
-            for reg in values(.reg, 8) {
-              for rm in values(.rm, 8) {
-                var best: Claim?
-                for claim in claims {
-                  let pattern = claim.pattern
-                  guard !selectors.contains(.prefix) || pattern.prefix.permits(prefix),
-                    !selectors.contains(.mode) || pattern.mode.permits(mode),
-                    !selectors.contains(.size) || pattern.size.permits(size),
-                    !selectors.contains(.mod) || pattern.mod.permits(mod),
-                    !selectors.contains(.reg) || pattern.reg.permits(reg),
-                    !selectors.contains(.rm) || pattern.rm.permits(rm)
-                  else { continue }
-                  if let other = best {
-                    if claim.breadth == other.breadth { conflict(other.row, claim.row) }
-                    if claim.breadth >= other.breadth { continue }
-                  }
-                  best = claim
+    func count(_ selector: OpcodeTable.Selectors, _ count: Int) -> Int { selectors.contains(selector) ? count : 1 }
+    // Four cells for the sizes, of which three are used: the selector takes two bits.
+    let counts = (
+      prefix: count(.prefix, 4), mode: count(.mode, 2), size: count(.size, 4), mod: count(.mod, 2),
+      reg: count(.reg, 8), rm: count(.rm, 8)
+    )
+    let total = counts.prefix * counts.mode * counts.size * counts.mod * counts.reg * counts.rm
+    /// The row that has each cell, and its breadth.
+    var owners = [(row: Int, breadth: Int)](repeating: (0, .max), count: total)
+    for claim in claims {
+      let pattern = claim.pattern
+      for prefix in 0..<counts.prefix where counts.prefix == 1 || pattern.prefix.permits(prefix) {
+        for mode in 0..<counts.mode where counts.mode == 1 || pattern.mode.permits(mode) {
+          let cell = prefix * counts.mode + mode
+          for size in 0..<counts.size where counts.size == 1 || pattern.size.permits(size) {
+            for mod in 0..<counts.mod where counts.mod == 1 || pattern.mod.permits(mod) {
+              let cell = (cell * counts.size + size) * counts.mod + mod
+              for reg in 0..<counts.reg where counts.reg == 1 || pattern.reg.permits(reg) {
+                for rm in 0..<counts.rm where counts.rm == 1 || pattern.rm.permits(rm) {
+                  let cell = (cell * counts.reg + reg) * counts.rm + rm
+                  let owner = owners[cell]
+                  if claim.breadth == owner.breadth { conflict(owner.row, claim.row) }
+                  if claim.breadth < owner.breadth { owners[cell] = (claim.row, claim.breadth) }
                 }
-                cells.append(UInt16(truncatingIfNeeded: best?.row ?? 0))
               }
             }
           }
         }
       }
     }
+    for owner in owners { cells.append(UInt16(truncatingIfNeeded: owner.row)) }
   }
 
   /// A row's four operands; nil when one is no operand code.
-  private static func operands(_ row: OpcodeRow) -> [OperandSpec]? {
-    var operands: [OperandSpec] = []
+  private static func operands(_ row: OpcodeRow) -> OpcodeTable.Operands? {
+    var operands = (OperandSpec.none, OperandSpec.none, OperandSpec.none, OperandSpec.none)
+    var count = 0
     var isValid = true
     ASCIISlice(row.operands).forEachPart(separator: ",") { part in
-      if let operand = OperandSpec(part) { operands.append(operand) } else { isValid = false }
+      guard let operand = OperandSpec(part) else {
+        isValid = false
+        return
+      }
+      switch count {
+      case 0: operands.0 = operand
+      case 1: operands.1 = operand
+      case 2: operands.2 = operand
+      case 3: operands.3 = operand
+      default: isValid = false
+      }
+      count += 1
     }
-    guard isValid, operands.count <= 4 else { return nil }
-    return operands + [OperandSpec](repeating: .none, count: 4 - operands.count)
+    return isValid ? operands : nil
   }
 }

@@ -68,10 +68,6 @@ struct OperandSpec {
 
   /// Reads one operand code; nil when it is none.
   init?(_ text: ASCIISlice) {
-    for (name, spec) in Self.named where text == name {
-      self = spec
-      return
-    }
     if let slash = text.firstIndex(of: "/") {
       guard let register = OperandSpec(text[0..<slash]), let memory = OperandSpec(text[(slash + 1)..<text.count])
       else { return nil }
@@ -79,7 +75,12 @@ struct OperandSpec {
         .registerOrMemory, register.registerClass, size: memory.memorySize, registerSize: register.registerSize)
       return
     }
-    guard let size = Self.size(text[1..<text.count]) else { return nil }
+    // Names come last: no name is a letter and a size.
+    guard let size = Self.size(text[1..<text.count]) else {
+      guard let spec = Self.named(text) else { return nil }
+      self = spec
+      return
+    }
     let xmm = Size(code: 16)
     let mmx = Size(code: 8)
     switch UnicodeScalar(text[0]) {
@@ -104,8 +105,15 @@ struct OperandSpec {
     case "X": self.init(.stringSource, size: size)
     case "Y": self.init(.stringDestination, size: size)
     case "Z": self.init(.opcodeRegister, .general, size: size)
-    default: return nil
+    default:
+      guard let spec = Self.named(text) else { return nil }
+      self = spec
     }
+  }
+
+  private static func named(_ text: ASCIISlice) -> OperandSpec? {
+    for (name, spec) in named where text == name { return spec }
+    return nil
   }
 
   private static func size(_ text: ASCIISlice) -> Size? {

@@ -77,19 +77,27 @@ func readText(_ raw: CInt, count: Int) -> String {
 
 func temporaryPath(_ name: String) -> String { "/tmp/vmrun-test-\(getpid())-\(name)" }
 
-/// Nanoseconds of processor time that the backends' threads of this process have used.
-func backendProcessorTime() -> UInt64 {
-  guard let directory = opendir("/proc/self/task") else { return 0 }
+/// The directories in /proc of this process's threads whose names begin so.
+func threadDirectories(named prefix: String) -> [String] {
+  guard let directory = opendir("/proc/self/task") else { return [] }
   defer { closedir(directory) }
-  var total: UInt64 = 0
+  var found: [String] = []
   while let entry = readdir(directory) {
     let task = withUnsafePointer(to: &entry.pointee.d_name) { name in
       name.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
     }
-    guard readFile("/proc/self/task/\(task)/comm").hasPrefix("char-") else { continue }
-    total += readFile("/proc/self/task/\(task)/schedstat").split(separator: " ").first.flatMap { UInt64($0) } ?? 0
+    if readFile("/proc/self/task/\(task)/comm").hasPrefix(prefix) { found.append("/proc/self/task/\(task)") }
   }
-  return total
+  return found
+}
+
+func threads(named prefix: String) -> Int { threadDirectories(named: prefix).count }
+
+/// Nanoseconds of processor time that the backends' threads of this process have used.
+func backendProcessorTime() -> UInt64 {
+  threadDirectories(named: "char-").reduce(0) { total, thread in
+    total + (readFile("\(thread)/schedstat").split(separator: " ").first.flatMap { UInt64($0) } ?? 0)
+  }
 }
 
 func readFile(_ path: String) -> String {

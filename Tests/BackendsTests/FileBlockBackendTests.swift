@@ -176,7 +176,7 @@ private func open(
 
   @Test func aWriteByItselfIsDoneAtOnceUntilOneTakesLong() throws {
     let layer = SlowLayer()
-    let backend = try FileBlockBackend(layer, spec: BlockSpec(id: "disk0", path: "slow.img"))
+    let backend = FileBlockBackend(layer, spec: BlockSpec(id: "disk0", path: "slow.img"))
     let memory = Memory(4096)
     let outcome = Outcome()
     func write(atOnce: Bool, enqueue: Bool = false) {
@@ -197,6 +197,34 @@ private func open(
     while monotonicNanoseconds() < end { _ = try EventDescriptor().wait(milliseconds: 50) }
     write(atOnce: true)
     #expect(outcome.errors.allSatisfy { $0 == nil })
+  }
+
+  @Test func workersStartAsRequestsWaitAndEndWithTheBackend() throws {
+    let layer = SlowLayer()
+    let memory = Memory(4096)
+    let outcome = Outcome()
+    do {
+      let backend = FileBlockBackend(layer, spec: BlockSpec(id: "lazy-workers", path: "slow.img"))
+      #expect(threads(named: "lazy-workers-") == 0)
+      for _ in 0..<3 {
+        backend.submit(BlockRequest(.flush) { outcome.add($0) })
+        backend.drain()
+        // The worker has yet to look for more.
+        _ = try EventDescriptor().wait(milliseconds: 20)
+      }
+      #expect(threads(named: "lazy-workers-") == 1)
+      layer.nanoseconds.store(50_000_000, ordering: .relaxed)
+      for index in 0..<8 {
+        backend.enqueue(
+          BlockRequest(.write, offset: UInt64(index) * 4096, buffers: [memory.part(0..<4096)]) {
+            outcome.add($0)
+          })
+      }
+      backend.drain()
+      #expect(threads(named: "lazy-workers-") == FileBlockBackend.maximumWorkers)
+    }
+    #expect(threads(named: "lazy-workers-") == 0)
+    #expect(outcome.errors.count == 11 && outcome.errors.allSatisfy { $0 == nil })
   }
 
   @Test func aSnapshotNeverChangesTheImage() throws {

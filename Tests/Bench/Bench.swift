@@ -13,15 +13,16 @@ import LinuxSystem
   static func main() {
     var arguments = CommandLine.arguments.dropFirst()
     guard let vmrun = arguments.popFirst(), let guests = arguments.popFirst() else {
-      StandardStream.report(
-        "usage: vmrun-bench VMRUN GUESTS [port|version|start|seabios|integer|sse2|login|devices|virtio-blk]...")
+      StandardStream.report("usage: vmrun-bench VMRUN GUESTS [PART]...")
       exit(64)
     }
     let bench = Bench(vmrun: vmrun, guests: guests)
     let parts: [(name: String, run: () throws -> [any Report])] = [
-      ("port", bench.port), ("version", bench.version), ("start", bench.start), ("seabios", bench.seaBIOS),
+      ("port", bench.port), ("version", bench.version), ("start", bench.start), ("launch", bench.launch),
+      ("seabios", bench.seaBIOS),
       ("integer", { try bench.programs("integer", "Integer programs", goal: 0.35) }),
       ("sse2", { try bench.programs("sse2", "SSE2 double programs", goal: 1.2) }), ("login", bench.login),
+      ("pv", bench.pv), ("microvm", bench.microVM),
       ("devices", bench.devices), ("virtio-blk", bench.virtioBlock),
     ]
     do {
@@ -36,7 +37,7 @@ import LinuxSystem
 
   init(vmrun: String, guests: String) { (self.vmrun, self.guests) = (vmrun, guests) }
 
-  private func vmrunMachine(accel: String = "kvm", memory: String = "512M", _ arguments: [String]) -> [String] {
+  func vmrunMachine(accel: String = "kvm", memory: String = "512M", _ arguments: [String]) -> [String] {
     [vmrun, "--accel", accel, "--memory", memory, "--no-reboot"] + arguments
   }
 
@@ -173,9 +174,9 @@ import LinuxSystem
     return [table("virtio-blk 4 KiB read, round trip", \.one), table("virtio-blk 4 KiB read, 32 under way", \.many)]
   }
 
-  private typealias Runs = (name: String, runs: [ChildRun])
+  typealias Runs = (name: String, runs: [ChildRun])
 
-  private func alternate(_ commands: [(name: String, line: [String])], mark: String = "", times: Int) throws -> [Runs] {
+  func alternate(_ commands: [(name: String, line: [String])], mark: String = "", times: Int) throws -> [Runs] {
     var results: [Runs] = commands.map { ($0.name, []) }
     for _ in 0..<times {
       for (index, command) in commands.enumerated() {
@@ -185,8 +186,9 @@ import LinuxSystem
     return results
   }
 
-  private func table(
-    _ title: String, goal: Double? = nil, _ contenders: [Runs], _ nanoseconds: (ChildRun) -> UInt64?
+  func table(
+    _ title: String, goal: Double? = nil, limit: Double? = nil, _ contenders: [Runs],
+    _ nanoseconds: (ChildRun) -> UInt64?
   ) throws -> Table {
     let rows = try contenders.map { name, runs in
       let samples = try Samples(
@@ -198,7 +200,7 @@ import LinuxSystem
         })
       return (name, samples.median, samples.percentile(99))
     }
-    return Table(title, goal: goal, rows)
+    return Table(title, goal: goal, limit: limit, rows)
   }
 }
 

@@ -10,6 +10,8 @@ struct ChildRun {
   /// When the text that was waited for had come; nil when it did not.
   private(set) var mark: UInt64?
   private(set) var end: UInt64 = 0
+  /// Processor time of the command and of all processes that it has waited for, in nanoseconds.
+  private(set) var processorTime: UInt64 = 0
   /// The exit status; 128 and the signal's number where one ended it.
   private(set) var status: CInt = 0
 
@@ -60,8 +62,12 @@ struct ChildRun {
     }
     text = String(decoding: bytes, as: UTF8.self)
     var status: CInt = 0
-    guard waitpid(child, &status, 0) == child else { throw SystemError("waitpid") }
+    var usage = rusage()
+    guard wait4(child, &status, 0, &usage) == child else { throw SystemError("wait4") }
     end = monotonicNanoseconds() - start
+    for time in [usage.ru_utime, usage.ru_stime] {
+      processorTime += UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_usec) * 1000
+    }
     self.status = status & 0x7F == 0 ? status >> 8 & 0xFF : 128 + status & 0x7F
   }
 }

@@ -25,10 +25,14 @@ struct Table: Report {
   private let title: String
   /// What multiple of the second contender's median vmrun is to reach.
   private let goal: Double?
+  /// What vmrun's median is to be at most, in seconds.
+  private let limit: Double?
   private let rows: [(name: String, median: Double, high: Double)]
 
-  init(_ title: String, goal: Double? = nil, _ rows: [(name: String, median: Double, high: Double)]) {
-    (self.title, self.goal, self.rows) = (title, goal, rows)
+  init(
+    _ title: String, goal: Double? = nil, limit: Double? = nil, _ rows: [(name: String, median: Double, high: Double)]
+  ) {
+    (self.title, self.goal, self.limit, self.rows) = (title, goal, limit, rows)
   }
 
   var text: String {
@@ -36,7 +40,10 @@ struct Table: Report {
     for (index, row) in rows.enumerated() {
       lines += "\n" + "  \(row.name)".padded(to: 40)
       lines += time(row.median).aligned(to: 12) + time(row.high).aligned(to: 12)
-      guard index > 0 else { continue }
+      guard index > 0 else {
+        if let limit { lines += "goal:".aligned(to: 18) + " \(time(limit))" }
+        continue
+      }
       lines += (decimal(rows[0].median / row.median, places: 2) + " x").aligned(to: 12)
       if index == 1, let goal { lines += "   goal: \(decimal(goal, places: 1)) x" }
     }

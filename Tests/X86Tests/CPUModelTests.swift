@@ -18,16 +18,15 @@ import X86
 
   @Test func levelsGrow() {
     let (v1, v2) = (CPUModel(level: .v1), CPUModel(level: .v2))
-    #expect(v1.features.isStrictSubset(of: v2.features))
-    #expect(v2.features.isStrictSubset(of: CPUModel.max.features))
+    #expect(Set(v1.features).isStrictSubset(of: v2.features))
+    #expect(Set(v2.features).isStrictSubset(of: CPUModel.max.features))
   }
 
   @Test func everyFeatureHasAPlaceOfItsOwn() {
     var places: Set<String> = []
     for feature in CPUFeature.allCases {
+      // One without a row would have the first row's.
       let flag = feature.flag
-      #expect(flag != nil, "\(feature)")
-      guard let flag else { continue }
       #expect(places.insert("\(flag.leaf) \(flag.subleaf) \(flag.register) \(flag.bit)").inserted, "\(feature)")
     }
   }

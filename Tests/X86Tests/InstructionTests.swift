@@ -108,7 +108,7 @@ import X86
   }
 
   @Test func everyOperationHasARow() {
-    let used = Set(OpcodeTable.compilation.rows.map(\.operation))
+    let used = Set(OpcodeRow.all.map(\.operation))
     #expect(Operation.allCases.filter { !used.contains($0) } == [])
   }
 }

@@ -32,14 +32,14 @@ public final class BlockRing: Sendable {
   private nonisolated(unsafe) let vectors: UnsafeMutablePointer<IOVector>
   /// Changes when the thread may have something to wait for, and when somebody ends taking completions.
   private nonisolated(unsafe) let turn: UnsafeMutablePointer<Atomic<UInt32>>
-  private let isAsleep = Atomic(false)
+  /// The thread sleeps, or there is none yet.
+  private let isAsleep = Atomic(true)
 
   /// To be made before a sandbox closes, which has no leave to.
   public init() throws(SystemError) {
     ring = try FileRing(entries: Self.depth)
     slots = Mutex(Slots(slots: (0..<Self.depth).map { Slot(entry: nil, next: $0 + 1) }))
     vectors = .allocate(capacity: Self.depth * Self.maximumVectors)
-    vectors.initialize(repeating: IOVector(), count: Self.depth * Self.maximumVectors)
     turn = .allocate(capacity: 1)
     turn.initialize(to: Atomic(0))
   }
@@ -64,7 +64,7 @@ public final class BlockRing: Sendable {
     }
     guard index < Self.depth else { return false }
     let list = UnsafeMutableBufferPointer(start: vectors + index * Self.maximumVectors, count: buffers.count)
-    for (place, buffer) in buffers.enumerated() { list[place] = IOVector(buffer) }
+    for (place, buffer) in buffers.enumerated() { list.initializeElement(at: place, to: IOVector(buffer)) }
     let isQueued = submission.withLock { _ in
       ring.prepare(file, write: entry.request.operation == .write, list, at: offset, token: UInt64(index))
     }
@@ -83,11 +83,21 @@ public final class BlockRing: Sendable {
   }
 
   /// Gives the host what is in the queue, and `finish` what has completed by then: an entry and whether all its bytes
-  /// were moved.
-  func submit(_ finish: (RequestQueue.Entry, Bool) -> Void) {
+  /// were moved. True: the ring's thread, if there is one, has been woken for those that have not.
+  func submit(_ finish: (RequestQueue.Entry, Bool) -> Void) -> Bool {
     submission.withLock { _ in while !ring.submit() { yieldProcessor() } }
     _ = reap(finish)
-    if isAsleep.load(ordering: .sequentiallyConsistent), slots.withLock({ $0.outstanding > 0 }) { wake() }
+    guard isAsleep.load(ordering: .sequentiallyConsistent), slots.withLock({ $0.outstanding > 0 }) else { return false }
+    wake()
+    return true
+  }
+
+  /// Waits for everything under way, where the ring has no thread.
+  func await(_ finish: (RequestQueue.Entry, Bool) -> Void) {
+    while slots.withLock({ $0.outstanding > 0 }) {
+      ring.wait()
+      if !reap(finish) { yieldProcessor() }
+    }
   }
 
   private func wake() {

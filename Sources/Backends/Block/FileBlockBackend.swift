@@ -2,7 +2,7 @@ import LinuxSystem
 import MachineModel
 import Synchronization
 
-/// An image in host files or a block device, driven by a few worker threads.
+/// An image in host files or a block device, driven by a few worker threads, which start as there is work for them.
 ///
 /// Requests on overlapping ranges keep the order they were submitted in where one of them writes; others may
 /// overtake each other. A completion runs on a worker.
@@ -10,10 +10,8 @@ public final class FileBlockBackend: BlockBackend {
   public static let maximumWorkers = 4
 
   private let core: Core
-  private let workers: [HostThread]
-  private let ringThread: HostThread?
 
-  /// Takes over what `OpenedImage.open` opened, and returns when the workers run: a sandbox may close then.
+  /// Takes over what `OpenedImage.open` opened.
   /// `report` is given a line for the user at each host error's first time.
   public convenience init(
     image: consuming Descriptor, overlay: consuming Descriptor?, backing: [(BackingFile, SharedDescriptor)] = [],
@@ -36,7 +34,7 @@ public final class FileBlockBackend: BlockBackend {
     if spec.format != .qcow2, spec.formatIsProbed, !spec.snapshot { top = ProbedRawImage(top) }
     do throws(SystemError) {
       if let overlay { top = try Overlay(file: overlay, over: top) }
-      try self.init(top, spec: spec, ring: ring, file: number, workers: count, report: report)
+      self.init(top, spec: spec, ring: ring, file: number, workers: count, report: report)
     } catch {
       throw ImageError(using: spec.path, error)
     }
@@ -94,35 +92,12 @@ public final class FileBlockBackend: BlockBackend {
     _ layer: any ImageLayer, spec: BlockSpec, ring: BlockRing? = nil, file: CInt = -1,
     workers count: Int = maximumWorkers,
     report: @escaping @Sendable (String) -> Void = { _ in }
-  ) throws(SystemError) {
-    let core = Core(layer, spec: spec, ring: ring, file: file, report: report)
-    self.core = core
-    var workers: [HostThread] = []
-    for index in 0..<min(max(count, 1), Self.maximumWorkers) {
-      do throws(SystemError) {
-        workers.append(try HostThread("\(spec.id)-\(index)") { core.work() })
-      } catch {
-        core.stop()
-        for worker in workers { worker.join() }
-        throw error
-      }
-    }
-    do throws(SystemError) {
-      ringThread = ring == nil ? nil : try HostThread("\(spec.id)-ring") { core.serveRing() }
-    } catch {
-      core.stop()
-      for worker in workers { worker.join() }
-      throw error
-    }
-    self.workers = workers
-    core.awaitWorkers(workers.count + (ring == nil ? 0 : 1))
+  ) {
+    core = Core(
+      layer, spec: spec, ring: ring, file: file, workers: min(max(count, 1), Self.maximumWorkers), report: report)
   }
 
-  deinit {
-    core.stop()
-    ringThread?.join()
-    for worker in workers { worker.join() }
-  }
+  deinit { core.stop() }
 
   public var size: UInt64 { core.size.load(ordering: .relaxed) }
   public var isReadOnly: Bool { core.spec.readOnly }
@@ -160,7 +135,7 @@ public final class FileBlockBackend: BlockBackend {
 
 extension FileBlockBackend {
   /// What the workers share.
-  // Safety: `sleepers`, `idle` and `ready` point to words that live until deinit, which the workers' references postpone.
+  // Safety: `sleepers` and `idle` point to words that live until deinit, which the workers' references postpone.
   private final class Core: Sendable {
     let spec: BlockSpec
     let layer: any ImageLayer
@@ -172,6 +147,9 @@ extension FileBlockBackend {
 
     private struct State {
       var queue: RequestQueue
+      /// Workers that have been started, and how many of them have nothing to do.
+      var workers = 0
+      var idleWorkers = 0
       var stopping = false
       /// What the user was told of.
       var reported: Set<String> = []
@@ -183,11 +161,12 @@ extension FileBlockBackend {
     private nonisolated(unsafe) let sleepers: UnsafeMutablePointer<Atomic<UInt32>>
     /// Changes whenever the last request has finished.
     private nonisolated(unsafe) let idle: UnsafeMutablePointer<Atomic<UInt32>>
-    /// Workers that are ready for requests.
-    private nonisolated(unsafe) let ready: UnsafeMutablePointer<Atomic<UInt32>>
+    private let workers: [LazyThread]
+    /// Waits for what the ring does not do at once.
+    private let ringThread: LazyThread
 
     init(
-      _ layer: any ImageLayer, spec: BlockSpec, ring: BlockRing?, file: CInt,
+      _ layer: any ImageLayer, spec: BlockSpec, ring: BlockRing?, file: CInt, workers: Int,
       report: @escaping @Sendable (String) -> Void
     ) {
       self.spec = spec
@@ -201,8 +180,8 @@ extension FileBlockBackend {
       sleepers.initialize(to: Atomic(0))
       idle = .allocate(capacity: 1)
       idle.initialize(to: Atomic(0))
-      ready = .allocate(capacity: 1)
-      ready.initialize(to: Atomic(0))
+      self.workers = (0..<workers).map { LazyThread("\(spec.id)-\($0)") }
+      ringThread = LazyThread("\(spec.id)-ring")
     }
 
     deinit {
@@ -210,8 +189,6 @@ extension FileBlockBackend {
       sleepers.deallocate()
       idle.deinitialize(count: 1)
       idle.deallocate()
-      ready.deinitialize(count: 1)
-      ready.deallocate()
     }
 
     /// Bytes that a device's register access may take to move, a fraction of a millisecond. Its processor goes on
@@ -223,15 +200,6 @@ extension FileBlockBackend {
     private static let caution: UInt64 = 1_000_000_000
     /// When a write may be tried there again.
     private let mayWriteFrom = Atomic<UInt64>(0)
-
-    /// Waits until `count` workers have started.
-    func awaitWorkers(_ count: Int) {
-      while true {
-        let seen = ready.pointee.load(ordering: .acquiring)
-        if Int(seen) >= count { return }
-        Futex.wait(ready, while: seen)
-      }
-    }
 
     func add(_ request: BlockRequest, more: Bool) {
       // The host copies what it has at hand while the ring is submitted to: who submits one request waits for an answer.
@@ -248,7 +216,38 @@ extension FileBlockBackend {
       } else {
         return
       }
+      callWorker()
+    }
+
+    /// Has a worker look for requests that may run: one that sleeps, or one more while all have something to do.
+    private func callWorker() {
       signal(sleepers, 1)
+      start(worker: state.withLock { newWorker(&$0) })
+    }
+
+    /// The worker that is to be started, since more requests wait than workers sleep.
+    private func newWorker(_ state: inout State) -> Int? {
+      guard state.workers < workers.count, state.queue.waitingCount > state.idleWorkers, !state.stopping else {
+        return nil
+      }
+      defer { state.workers += 1 }
+      state.idleWorkers += 1
+      return state.workers
+    }
+
+    private func start(worker: Int?) {
+      guard let worker else { return }
+      do throws(SystemError) {
+        try workers[worker].start { [self] in work() }
+      } catch {
+        // The others do it, or the caller where there are none. Another call tries again.
+        let isAlone = state.withLock { state in
+          state.workers -= 1
+          state.idleWorkers -= 1
+          return state.workers == 0
+        }
+        if isAlone { while let entry = state.withLock({ $0.queue.take() }) { perform(entry) } }
+      }
     }
 
     /// Writes to the host's page cache without another thread's wake-up, which takes longer than the write. False: it is
@@ -276,28 +275,35 @@ extension FileBlockBackend {
       }
     }
 
-    func kick() { ring?.submit(ended) }
-
-    func serveRing() {
-      withExtendedLifetime(AlignedBuffer(count: 1)) {}
-      signal(ready, .max)
-      ring?.run(ended)
+    func kick() {
+      guard let ring, ring.submit(ended), !ringThread.isStarted else { return }
+      do throws(SystemError) {
+        try ringThread.start { [self] in ring.run(ended) }
+      } catch {
+        ring.await(ended)
+      }
     }
 
     /// The ring is done with a request. One that it has not moved as a whole is done again, which finds the reason.
     private func ended(_ entry: RequestQueue.Entry, _ isWhole: Bool) {
       guard isWhole else {
         state.withLock { $0.queue.putBack(entry) }
-        return signal(sleepers, 1)
+        return callWorker()
       }
       entry.request.completion(.success(()))
       finish(entry)
     }
 
+    /// Ends the threads and waits for their end.
     func stop() {
-      state.withLock { $0.stopping = true }
+      let started = state.withLock { state in
+        state.stopping = true
+        return state.workers
+      }
       signal(sleepers, .max)
       ring?.stop()
+      ringThread.join()
+      for worker in workers.prefix(started) { worker.join() }
     }
 
     func drain() {
@@ -323,33 +329,43 @@ extension FileBlockBackend {
     }
 
     /// The life of a worker: requests until `stop`, the queued ones first.
-    func work() {
-      // A thread's first allocation makes the C library read how many processors there are, which a sandbox that
-      // closes later would forbid.
-      withExtendedLifetime(AlignedBuffer(count: 1)) {}
-      signal(ready, .max)
+    private func work() {
+      var isIdle = true
       while true {
         let seen = sleepers.pointee.load(ordering: .acquiring)
-        let (entry, stopping) = state.withLock { ($0.queue.take(), $0.stopping) }
-        guard let entry else {
-          if stopping { return }
-          Futex.wait(sleepers, while: seen)
-          continue
+        let (entry, stopping) = state.withLock { state in
+          let entry = state.queue.take()
+          if isIdle != (entry == nil) {
+            state.idleWorkers += isIdle ? -1 : 1
+            isIdle.toggle()
+          }
+          return (entry, state.stopping)
         }
-        let result = perform(entry.request)
-        entry.request.completion(result)
-        finish(entry)
+        if let entry {
+          perform(entry)
+        } else if stopping {
+          return
+        } else {
+          Futex.wait(sleepers, while: seen)
+        }
       }
     }
 
+    private func perform(_ entry: RequestQueue.Entry) {
+      let result = perform(entry.request)
+      entry.request.completion(result)
+      finish(entry)
+    }
+
     private func finish(_ entry: RequestQueue.Entry) {
-      let (isEmpty, hasWaiting) = state.withLock { state in
+      let (isEmpty, hasWaiting, worker) = state.withLock { state in
         state.queue.finish(entry)
-        return (state.queue.isEmpty, state.queue.hasWaiting)
+        return (state.queue.isEmpty, state.queue.waitingCount > 0, newWorker(&state))
       }
       if isEmpty { signal(idle, .max) }
       // A request that waited for this one may run now.
       if hasWaiting { signal(sleepers, .max) }
+      start(worker: worker)
     }
 
     private func perform(_ request: BlockRequest) -> Result<Void, BlockError> {

@@ -25,7 +25,7 @@ struct RequestQueue {
   init(granule: Int) { self.granule = UInt64(granule) }
 
   var isEmpty: Bool { waiting.isEmpty && running.isEmpty }
-  var hasWaiting: Bool { !waiting.isEmpty }
+  var waitingCount: Int { waiting.count }
 
   /// Adds a request whose range the medium has.
   mutating func append(_ request: BlockRequest) { waiting.append(entry(for: request)) }

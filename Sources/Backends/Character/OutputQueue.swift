@@ -2,7 +2,8 @@
 struct OutputQueue: Sendable {
   static let capacity = 64 << 10
 
-  private var storage = [UInt8](repeating: 0, count: OutputQueue.capacity)
+  /// Made for the first byte: many a run writes none.
+  private var storage: [UInt8] = []
   private var head = 0
   private(set) var count = 0
   /// The sender was given less room than it wanted and waits to hear that there is some.
@@ -13,6 +14,7 @@ struct OutputQueue: Sendable {
 
   /// Takes what fits, and returns how much that was.
   mutating func append(_ bytes: UnsafeRawBufferPointer) -> Int {
+    if storage.isEmpty { storage = [UInt8](repeating: 0, count: Self.capacity) }
     let taken = min(bytes.count, room)
     var tail = (head + count) % Self.capacity
     for index in 0..<taken {

@@ -4,7 +4,8 @@ import Synchronization
 /// A character connection over plain descriptors: input from one, output to another, either of which may be absent.
 ///
 /// The output may be a blocking descriptor shared with other processes, such as a duplicate of stdout, whose mode
-/// must not be changed: a writer thread of its own waits on it, and a reader thread waits for input.
+/// must not be changed: a writer thread of its own waits on it, from the first output on, and a reader thread waits for
+/// input.
 public final class StreamCharacterBackend: CharacterBackend {
   private let core: Core
 
@@ -16,7 +17,6 @@ public final class StreamCharacterBackend: CharacterBackend {
     let core = try Core(input: input, output: output, report: report)
     self.core = core
     if core.hasInput { _ = try HostThread("char-in", stackSize: 128 << 10) { core.readInput() } }
-    if core.hasOutput { _ = try HostThread("char-out", stackSize: 128 << 10) { core.writeOutput() } }
   }
 
   deinit { core.stop() }
@@ -36,8 +36,8 @@ extension StreamCharacterBackend {
   private final class Core: Sendable {
     private struct Output {
       var queue = OutputQueue()
-      /// The writer sleeps until it is signalled.
-      var idle = false
+      /// The writer sleeps until it is signalled, or has not been started.
+      var idle = true
       var drainers = 0
       var failed = false
     }
@@ -50,6 +50,7 @@ extension StreamCharacterBackend {
     private let hold = InputHold()
     private let queued = Mutex(Output())
     private let stopping = Atomic<Bool>(false)
+    private let writer = LazyThread("char-out", stackSize: 128 << 10)
     private let wakeReader: EventDescriptor
     private let wakeWriter: EventDescriptor
     private let drained: EventDescriptor
@@ -103,8 +104,15 @@ extension StreamCharacterBackend {
         defer { output.idle = false }
         return (taken, output.idle)
       }
-      if wake { wakeWriter.signal() }
+      if wake {
+        wakeWriter.signal()
+        if !writer.isStarted { startWriter() }
+      }
       return taken
+    }
+
+    private func startWriter() {
+      do throws(SystemError) { try writer.start { [self] in writeOutput() } } catch { fail(error) }
     }
 
     func drain(_ nanoseconds: UInt64) {

@@ -35,8 +35,8 @@ struct csandbox_child {
   int executable;
   /// /dev/null, which becomes descriptors 0 and 1.
   int null;
-  /// The child's end of a SOCK_SEQPACKET pair: a byte from the parent lets it go on, end of file is success,
-  /// a `csandbox_failure` names what failed. `parent_control` is the other end, to be closed in the child.
+  /// The child's end of a SOCK_SEQPACKET pair, which the new program has behind the `descriptors`; a `csandbox_failure`
+  /// on it names what failed. `parent_control` is the other end, to be closed in the child.
   int control, parent_control;
   /// Open descriptors that become 3, 4, 5...; every other one but 2 is closed.
   const int *descriptors;
@@ -64,8 +64,8 @@ struct csandbox_failure {
 /// This program's file, for `csandbox_child.executable`; it need not be readable.
 int csandbox_open_self(void);
 
-/// Clones and, in the child, waits on `control`, arranges descriptors and executes. Safe in a process with threads.
-/// Returns the child's number and, in `pidfd`, a descriptor for it; -1 with errno set where clone failed.
+/// Clones and, in the child, arranges descriptors and executes; returns when the child has executed or ended. Safe in a
+/// process with threads. Returns the child's number and, in `pidfd`, a descriptor for it; -1 with errno set where clone failed.
 int csandbox_start(const struct csandbox_child *child, int *pidfd);
 
 /// Installs the SIGSYS handler. It stores `arch << 32 | number` of the first forbidden call into `record`, then ends

@@ -32,7 +32,7 @@ public enum DeviceProcessMain {
       guard message == .configure else { endProcessNow(125) }
       let handoff = try Handoff(wireBytes: payload)
       let machine = try DeviceMachine(handoff, descriptors, channel: channel)
-      machine.serve()
+      try machine.serve()
     } catch {
       try? channel.send(.failed, Array("\(error)".utf8))
     }
@@ -53,9 +53,11 @@ private final class DeviceMachine: Sendable {
   private let memory: Mapping
   private let deviceMemory: Mapping
   private let timers: TimerThread
+  private let workers: WorkerThreads
   private let boot: DirectBoot?
   private let firmware: FirmwareFiles
   private let firmwareKernel: FirmwareKernel?
+  private let sockets: Sockets
 
   /// How long the host may take to accept what serial ports still hold at the end.
   private static let outputGrace: UInt64 = 1_000_000_000
@@ -105,7 +107,7 @@ private final class DeviceMachine: Sendable {
     }
     self.channel = channel
     events = ChannelEvents(socket: channel.raw, page: page, timing: timing)
-    let workers = WorkerThreads(channel: channel, page: page, spin: handoff.spin)
+    workers = WorkerThreads(channel: channel, page: page, spin: handoff.spin)
     let guestMemory = GuestMemory(regions)
     let board = Board(
       memory: guestMemory, ports: .ports(postedRanges: SharedPostedRanges(page, ofPorts: true)),
@@ -115,6 +117,7 @@ private final class DeviceMachine: Sendable {
       resources: resources, workers: workers, deviceMemory: deviceMemory.bytes)
     ports = board.ports
     mmio = board.mmio
+    sockets = board.sockets
     firmware = board.firmware
     firmwareKernel = try Self.firmwareKernel(handoff, resources)
     try firmwareKernel?.offer(to: firmware)
@@ -125,8 +128,7 @@ private final class DeviceMachine: Sendable {
     if boot != nil { timing?.step("kernel loaded") }
     timing?.total("devices")
     resources.closeFiles()
-    try timers.run(queue)
-    try workers.start()
+    timers.run(queue)
     for (index, mailbox) in page.mailboxes.enumerated() {
       let server = MailboxServer(mailbox, spin: handoff.spin)
       _ = try HostThread("bus\(index)") { [ports, mmio] in
@@ -134,7 +136,7 @@ private final class DeviceMachine: Sendable {
         endProcessNow(125)
       }
     }
-    try self.channel.send(.ready, Array(missing.joined(separator: "\n").utf8))
+    try self.channel.send(.ready, missing.isEmpty ? [] : Array(missing.joined(separator: "\n").utf8))
   }
 
   /// The kernel that firmware is to start.
@@ -205,11 +207,17 @@ private final class DeviceMachine: Sendable {
     }
   }
 
-  /// Answers the launcher and the guest's ends of interrupt until the launcher is gone.
-  func serve() {
-    var entries = [channel.raw, interrupts.resampled.raw].map { PollEntry($0, .readable) }
+  /// Answers the launcher and the guest's ends of interrupt, and starts workers, until the launcher is gone.
+  func serve() throws {
+    let fixed = [channel.raw, interrupts.resampled.raw]
+    var entries = (fixed + workers.events).map { PollEntry($0, .readable) }
     while true {
       waitForDescriptors(&entries)
+      for index in fixed.count..<entries.count where !entries[index].ready.isEmpty {
+        // Its own thread waits for it from now on.
+        entries[index].descriptor = -1
+        try workers.start(index - fixed.count)
+      }
       if !entries[1].ready.isEmpty { interrupts.resample() }
       guard !entries[0].ready.isEmpty else { continue }
       guard let (message, payload, descriptors) = channel.receive() else {
@@ -250,7 +258,7 @@ private final class DeviceMachine: Sendable {
 
   /// The text screen of the machine's display, a line each; empty in graphics modes.
   private func textScreen() -> String {
-    let lines = devices.lazy.compactMap { ($0 as? any Screen)?.textScreen() }.first
+    let lines = sockets.find(screenSocket, as: (any Screen).self)?.textScreen()
     return (lines ?? []).map { $0 + "\n" }.joined()
   }
 }

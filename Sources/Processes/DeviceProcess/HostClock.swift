@@ -10,11 +10,14 @@ final class HostClock: MachineClock {
   var wallTime: UInt64 { realtimeNanoseconds() }
 }
 
-/// The thread that calls devices' timers back.
+/// The thread that calls devices' timers back, from the first that is armed on.
 final class TimerThread: Sendable {
   /// Counts up whenever the earliest deadline may have moved.
   // Safety: allocated once and never freed: the thread lives as long as the process.
   private nonisolated(unsafe) let changes: UnsafeMutablePointer<Atomic<UInt32>>
+  private let thread = LazyThread("timers")
+  /// Whose timers are called back; nil while the board is built.
+  private let queue = Mutex<TimerQueue?>(nil)
 
   init() {
     changes = .allocate(capacity: 1)
@@ -23,21 +26,36 @@ final class TimerThread: Sendable {
 
   func wake() {
     changes.pointee.add(1, ordering: .acquiringAndReleasing)
-    Futex.wake(changes)
+    if thread.isStarted { Futex.wake(changes) } else { startThread() }
   }
 
-  func run(_ queue: TimerQueue) throws(SystemError) {
-    _ = try HostThread("timers") { [self] in
-      while true {
-        let seen = changes.pointee.load(ordering: .acquiring)
-        queue.runDue()
-        guard let deadline = queue.nextDeadline else {
-          Futex.wait(changes, while: seen)
-          continue
-        }
-        let now = queue.clock.now
-        if deadline > now { Futex.wait(changes, while: seen, nanoseconds: Int64(clamping: deadline - now)) }
+  /// The board is complete: timers are called back from now on.
+  func run(_ queue: TimerQueue) {
+    self.queue.withLock { $0 = queue }
+    if queue.nextDeadline != nil { startThread() }
+  }
+
+  private func startThread() {
+    guard let queue = queue.withLock({ $0 }) else { return }
+    do throws(SystemError) {
+      try thread.start { [self] in serve(queue) }
+    } catch {
+      // Without timers the guest would stand still.
+      StandardStream.report("vmrun: \(error)")
+      endProcessNow(125)
+    }
+  }
+
+  private func serve(_ queue: TimerQueue) {
+    while true {
+      let seen = changes.pointee.load(ordering: .acquiring)
+      queue.runDue()
+      guard let deadline = queue.nextDeadline else {
+        Futex.wait(changes, while: seen)
+        continue
       }
+      let now = queue.clock.now
+      if deadline > now { Futex.wait(changes, while: seen, nanoseconds: Int64(clamping: deadline - now)) }
     }
   }
 }

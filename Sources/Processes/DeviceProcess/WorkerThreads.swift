@@ -4,7 +4,7 @@ import Sandbox
 import Synchronization
 
 /// The threads of devices. Each sleeps on one eventfd, which its doorbells, the engine's side of them and the device
-/// itself signal.
+/// itself signal. It starts when that happens for the first time.
 final class WorkerThreads: DeviceWorkers {
   private let channel: Channel
   private let page: MachinePage
@@ -32,8 +32,11 @@ final class WorkerThreads: DeviceWorkers {
     }
   }
 
-  /// The board is complete: the workers' threads start.
-  func start() throws(SystemError) { for worker in workers.withLock({ $0 }) { try worker.start() } }
+  /// What each worker's eventfd is; whoever waits for them calls `start` when one is readable.
+  var events: [CInt] { workers.withLock { $0.map(\.raw) } }
+
+  /// Starts the thread of a worker, by its place in `events`.
+  func start(_ index: Int) throws(SystemError) { try workers.withLock { $0[index] }.start() }
 
   private final class BellCount: Sendable {
     let used = Mutex(0)
@@ -66,6 +69,8 @@ final class WorkerThreads: DeviceWorkers {
       self.bells = bells
       self.spin = spin
     }
+
+    var raw: CInt { event.raw }
 
     func start() throws(SystemError) { _ = try HostThread(name) { [self] in serve() } }
 

@@ -18,7 +18,8 @@ final class Connections<Machine: VirtualMachine>: Sendable {
 
   private struct State: Sendable {
     var messages: [Int: Message] = [:]
-    var bells: [Int: Bell] = [:]
+    /// By their numbers, which devices take from 0 up.
+    var bells: [Bell?] = []
   }
 
   private let machine: Machine
@@ -44,6 +45,7 @@ final class Connections<Machine: VirtualMachine>: Sendable {
   func add(doorbell index: Int, _ event: SharedEvent) -> Bool {
     guard index < ConnectionTable.doorbellCount else { return false }
     return state.withLock { state in
+      while state.bells.count <= index { state.bells.append(nil) }
       guard state.bells[index] == nil else { return false }
       state.bells[index] = Bell(event: event)
       return true
@@ -83,8 +85,10 @@ final class Connections<Machine: VirtualMachine>: Sendable {
   /// Doorbells that leave their place go first: another may take it.
   private func moveBells(_ state: inout State) {
     var moved: [(index: Int, place: DoorbellAddress)] = []
-    for (index, bell) in state.bells {
-      guard let (sequence, shared) = table.place(doorbell: index), sequence != bell.sequence else { continue }
+    for index in state.bells.indices {
+      guard let bell = state.bells[index], let (sequence, shared) = table.place(doorbell: index),
+        sequence != bell.sequence
+      else { continue }
       state.bells[index]?.sequence = sequence
       let place: DoorbellAddress? =
         switch shared {

@@ -62,15 +62,11 @@ public final class ConnectionTable: @unchecked Sendable {
   private let messages: UnsafeMutablePointer<Message>
   private let bells: UnsafeMutablePointer<Bell>
 
-  /// `base` has `size` bytes, aligned to a page.
-  init(_ base: UnsafeMutableRawPointer, initialize: Bool) {
+  /// `base` has `size` bytes, aligned to a page, which were zero when the launcher began: what every field begins as.
+  init(_ base: UnsafeMutableRawPointer) {
     header = base.assumingMemoryBound(to: Header.self)
     messages = (base + Self.messagesOffset).assumingMemoryBound(to: Message.self)
     bells = (base + Self.bellsOffset).assumingMemoryBound(to: Bell.self)
-    guard initialize else { return }
-    header.initialize(to: Header())
-    for index in 0..<Self.messageCount { (messages + index).initialize(to: Message()) }
-    for index in 0..<Self.doorbellCount { (bells + index).initialize(to: Bell()) }
   }
 
   /// Counts up with each change of a slot.

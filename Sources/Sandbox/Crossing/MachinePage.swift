@@ -88,7 +88,7 @@ public final class MachinePage: @unchecked Sendable {
     ranges = (base + Self.rangesOffset).assumingMemoryBound(to: PostedRange.self)
     let order = (base + Self.orderOffset).assumingMemoryBound(to: PostedOrder.self)
     mailboxes = (0..<vcpus).map { MailboxSlot(base + Self.mailboxOffset + $0 * MailboxSlot.stride, order: order) }
-    connections = ConnectionTable(base + Self.connectionsOffset, initialize: initialize)
+    connections = ConnectionTable(base + Self.connectionsOffset)
     guard initialize else { return }
     header.initialize(to: Header())
     for index in 0..<Self.slotCount { (slots + index).initialize(to: Slot()) }

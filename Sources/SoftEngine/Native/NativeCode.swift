@@ -9,11 +9,13 @@ final class NativeCode {
 
   private let writable: Mapping
   private let executable: Mapping
-  let routines: Routines
+  /// What blocks call; made with the first block that is translated.
+  private(set) var routines: Routines?
   /// Where the next block goes, and what of it is rarely executed.
   private(set) var cursor: Int
   private(set) var coldCursor = coldStart
-  private let start: Int
+  /// Where the first block goes.
+  private var start: Int
   private static let coldStart = capacity / 8 * 5
   /// A block did not fit.
   private(set) var isFull = false
@@ -33,18 +35,25 @@ final class NativeCode {
     else { return nil }
     self.writable = writable
     self.executable = executable
+    cursor = Self.pointerCount * 8
+    start = cursor
+  }
+
+  /// The routines, which many a short run does without.
+  func makeRoutines() -> Routines {
+    if let routines { return routines }
     var assembler = Assembler()
-    var pointers: [UInt: Int] = [:]
-    routines = Routines(at: Self.pointerCount * 8, &assembler) { handler in
+    let made = Routines(at: cursor, &assembler) { handler in
       let slot = pointers.count * 8
-      pointers[Template.address(handler)] = slot
+      let address = Template.address(handler)
+      pointers[address] = slot
+      writable.base.storeBytes(of: address, toByteOffset: slot, as: UInt.self)
       return slot
     }
-    self.pointers = pointers
-    cursor = Self.pointerCount * 8
-    start = (cursor + assembler.count + 15) & ~15
-    for (address, slot) in pointers { self.writable.base.storeBytes(of: address, toByteOffset: slot, as: UInt.self) }
     _ = append(assembler.bytes)
+    start = cursor
+    routines = made
+    return made
   }
 
   /// Where the pointer to a handler stands; nil: the table is full.
@@ -83,8 +92,9 @@ final class NativeCode {
     return next
   }
 
-  /// What translated code jumps to that found a block in the jump cache.
-  func entry(of block: UnsafeMutablePointer<Block>) -> UnsafeMutableRawPointer {
+  /// What translated code jumps to that found a block in the jump cache; nil while there is no such code.
+  func entry(of block: UnsafeMutablePointer<Block>) -> UnsafeMutableRawPointer? {
+    guard let routines else { return nil }
     let native = block.pointee.native
     return base + (native == Block.notTranslated ? routines.enter : Int(native))
   }
@@ -113,7 +123,7 @@ final class NativeCode {
   /// two are 0, and what follows makes room for a jump.
   // Safety: one aligned store; whoever is about to enter the block may enter it as it was, as another processor may.
   func remove(_ block: UnsafeMutablePointer<Block>) {
-    guard block.pointee.native != Block.notTranslated else { return }
+    guard let routines, block.pointee.native != Block.notTranslated else { return }
     let at = Int(block.pointee.native) + 8
     let distance = UInt64(UInt32(truncatingIfNeeded: routines.dead - (at + 8)))
     writable.base.storeBytes(of: distance << 32 | 0x25FF_0000, toByteOffset: at, as: UInt64.self)

@@ -48,7 +48,7 @@ struct Translator {
   }
 
   private init(_ code: NativeCode, _ block: UnsafeMutablePointer<Block>, _ state: State) {
-    routines = code.routines
+    routines = code.makeRoutines()
     supervisorPage = state.pointee.branch_epoch != BranchEpoch.user ? state.pointee.code_page : 0
     origin = code.cursor
     coldOrigin = code.coldCursor
@@ -68,6 +68,8 @@ struct Translator {
   /// Translates a block that is being entered, whose operations lead into the code from then on; false: it stays as it
   /// is.
   static func translate(_ block: UnsafeMutablePointer<Block>, _ code: NativeCode, _ state: State) -> Bool {
+    // What was put into the jump cache before the routines were made has no entry for translated code.
+    if code.routines == nil { soft_discard_jumps(state.context.pointee.jumps, JumpCache.count * 2) }
     var translator = Translator(code, block, state)
     return translator.translate(block, code)
   }

@@ -5,14 +5,15 @@ import X86
 struct ProcessorIdentity {
   typealias Leaf = CPUIDRegisters
 
-  private struct Key: Hashable {
+  private struct Key: Equatable {
     var leaf: UInt32
     var subleaf: UInt32
   }
 
-  private var leaves: [Key: Leaf] = [:]
+  /// A dozen or two, in no order.
+  private var leaves: [(key: Key, leaf: Leaf)] = []
   /// Leaves whose ECX selects.
-  private static let indexed: Set<UInt32> = [4, 7, 0xB, 0xD]
+  private static let indexed: [UInt32] = [4, 7, 0xB, 0xD]
   private static let highestBasic: UInt32 = 0xD
   private static let highestHypervisor: UInt32 = 0x4000_0010
   private static let highestExtended: UInt32 = 0x8000_0008
@@ -25,9 +26,9 @@ struct ProcessorIdentity {
       || (0x8000_0000...Self.highestExtended).contains(number)
     if !isKnown { number = Self.highestBasic }
     let isIndexed = Self.indexed.contains(number)
-    if let leaf = leaves[Key(leaf: number, subleaf: isIndexed ? subleaf : 0)] { return leaf }
+    if let leaf = self[Key(leaf: number, subleaf: isIndexed ? subleaf : 0)] { return leaf }
     // The topology's levels end with one that still gives the processor's number.
-    guard number == 0xB, let first = leaves[Key(leaf: 0xB, subleaf: 0)] else { return Leaf() }
+    guard number == 0xB, let first = self[Key(leaf: 0xB, subleaf: 0)] else { return Leaf() }
     return Leaf(ecx: subleaf & 0xFF, edx: first.edx)
   }
 
@@ -42,12 +43,16 @@ struct ProcessorIdentity {
   }
 
   private mutating func set(_ number: UInt32, _ subleaf: UInt32 = 0, _ change: (inout Leaf) -> Void) {
-    change(&leaves[Key(leaf: number, subleaf: subleaf), default: Leaf()])
+    let key = Key(leaf: number, subleaf: subleaf)
+    let index = leaves.firstIndex { $0.key == key } ?? leaves.count
+    if index == leaves.count { leaves.append((key, Leaf())) }
+    change(&leaves[index].leaf)
   }
 
+  private subscript(key: Key) -> Leaf? { leaves.first { $0.key == key }?.leaf }
+
   private mutating func addFeatures(_ model: CPUModel) {
-    for feature in model.features {
-      guard let flag = feature.flag else { continue }
+    for flag in model.flags {
       set(flag.leaf, flag.subleaf) {
         switch flag.register {
         case .eax: $0.eax |= 1 << flag.bit
