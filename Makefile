@@ -63,7 +63,7 @@ guests:
 	@$(MAKE) --no-print-directory -C guests all
 
 # `make bench BENCH="port start"` chooses: port, version, start, launch, seabios, integer, sse2, login, pv, microvm, devices,
-# virtio-blk.
+# tap, virtio-blk.
 bench:
 	@.ci/packages build bench
 	@$(MAKE) --no-print-directory build

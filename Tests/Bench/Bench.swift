@@ -23,7 +23,7 @@ import LinuxSystem
       ("integer", { try bench.programs("integer", "Integer programs", goal: 0.35) }),
       ("sse2", { try bench.programs("sse2", "SSE2 double programs", goal: 1.2) }), ("login", bench.login),
       ("pv", bench.pv), ("microvm", bench.microVM),
-      ("devices", bench.devices), ("virtio-blk", bench.virtioBlock),
+      ("devices", bench.devices), ("tap", bench.tap), ("virtio-blk", bench.virtioBlock),
     ]
     do {
       for part in parts where arguments.isEmpty || arguments.contains(part.name) {
@@ -42,7 +42,7 @@ import LinuxSystem
   }
 
   /// QEMU with the machine that vmrun has: a PC with a VGA and an IDE controller, its BIOS speaking on COM1.
-  private func qemuMachine(accel: String = "kvm", memory: String = "512M", _ arguments: [String]) -> [String] {
+  func qemuMachine(accel: String = "kvm", memory: String = "512M", _ arguments: [String]) -> [String] {
     [
       qemu, "-M", "pc,accel=\(accel),graphics=off", "-m", memory, "-nic", "none", "-vga", "std", "-display", "none",
       "-monitor", "none", "-serial", "stdio", "-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
@@ -118,32 +118,6 @@ import LinuxSystem
         ),
       ], mark: "vmrun login:", times: 3)
     return [try table("Exec to Debian's \"login:\", both without KVM", goal: 2.5, runs) { $0.mark }]
-  }
-
-  /// fio on a scratch disk and iperf3 to the host, in Debian, by emulated and by paravirtual devices.
-  private func devices() throws -> [any Report] {
-    let image = "\(guests)/debian-bench.img"
-    let scratch = try ScratchImage("\(guests)/scratch.img", megabytes: 512)
-    let server = try NetworkServer()
-    defer { withExtendedLifetime(server) {} }
-    func ours(_ mode: String) throws -> ChildRun {
-      let disks = ["--disk", "\(image),snapshot=on", "--disk", scratch.path]
-      return try ChildRun(vmrunMachine(accel: "soft", memory: "1G", ["--mode", mode, "--net", "user"] + disks))
-    }
-    func theirs(_ interface: String, _ card: String) throws -> ChildRun {
-      var line = qemuMachine(accel: "tcg", memory: "1G", [])
-      line.replace(["-nic", "none"], with: ["-nic", "user,model=\(card)"])
-      for disk in ["\(image),format=raw,snapshot=on", "\(scratch.path),format=raw"] {
-        line += ["-drive", "file=\(disk),if=\(interface)"]
-      }
-      return try ChildRun(line)
-    }
-    return [
-      DeviceTable(
-        hvm: try DeviceRates("vmrun hvm", ours("hvm")), pvhvm: try DeviceRates("vmrun pvhvm", ours("pvhvm")),
-        emulated: try DeviceRates("QEMU e1000", theirs("ide", "e1000")),
-        paravirtual: try DeviceRates("QEMU virtio", theirs("virtio", "virtio-net-pci")))
-    ]
   }
 
   /// 4 KiB reads by a guest that polls a virtio disk, whose image the host has in memory: on KVM, beside QEMU with a

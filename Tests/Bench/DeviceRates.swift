@@ -39,7 +39,7 @@ struct DeviceTable: Report {
     var lines = "Disk requests, network bits, a second".padded(to: 40)
     lines += columns.map { $0.name.aligned(to: 14) }.joined()
     lines += ["hvm/QEMU", "pvhvm/QEMU", "pvhvm/hvm"].map { $0.aligned(to: 12) }.joined()
-    for (key, title) in Self.measures {
+    for (key, title) in Self.measures where hvm.rates[key] != nil {
       let rates = columns.map { $0.rates[key] ?? .nan }
       lines += "\n" + "  \(title)".padded(to: 40) + rates.map { rate($0).aligned(to: 14) }.joined()
       for ratio in [rates[0] / rates[1], rates[2] / rates[3], rates[2] / rates[0]] {
