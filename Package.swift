@@ -38,6 +38,7 @@ let package = Package(
     // The host: the only callers of libc, the kernel headers and C libraries.
     .target(name: "CLinux"),
     .target(name: "CKVM"),
+    .target(name: "CChecksum", cSettings: [.unsafeFlags(["-O2"])]),
     .target(name: "CSoftCPU", cSettings: [.unsafeFlags(["-O2"])]),
     .target(name: "CSandbox"),
     // What firmware runs to start a kernel.
@@ -63,11 +64,11 @@ let package = Package(
     engine("X86", []),
 
     // What implements them. Engines never see devices; devices never see engines.
-    layer("Devices", ["DeviceKit", "MachineModel", "GuestMemory", "Buses", "Backends"]),
+    layer("Devices", ["DeviceKit", "MachineModel", "GuestMemory", "Buses", "Backends", "CChecksum"]),
     layer("KVMEngine", ["Engines", "CKVM", "LinuxSystem"]),
     engine("SoftEngine", ["Engines", "X86", "CSoftCPU", "LinuxSystem"]),
     layer(
-      "Sandbox", ["LinuxSystem", "CLinux", "CSandbox", "CSeccomp", "CCap"],
+      "Sandbox", ["LinuxSystem", "Buses", "CLinux", "CSandbox", "CSeccomp", "CCap"],
       resources: [
         .embedInCode("Policies/device.policy"), .embedInCode("Policies/network.policy"),
         .embedInCode("Policies/vcpu.policy"),
@@ -115,7 +116,7 @@ let package = Package(
     .executableTarget(
       name: "sandbox-probe", dependencies: ["Sandbox", "LinuxSystem", "CSandboxProbe", "CSeccomp"],
       path: "Tests/SandboxProbe", swiftSettings: strict),
-    tests("SandboxTests", ["Sandbox", "LinuxSystem", "TestKit", "sandbox-probe"]),
+    tests("SandboxTests", ["Sandbox", "Buses", "LinuxSystem", "TestKit", "sandbox-probe"]),
     tests("KVMEngineTests", ["KVMEngine", "SoftEngine", "Engines", "LinuxSystem", "CKVM", "TestKit"]),
     tests(
       "ProcessesTests",

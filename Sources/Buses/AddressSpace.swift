@@ -11,10 +11,13 @@ public struct BusConflict: Error, Equatable, Sendable, CustomStringConvertible {
   }
 }
 
-/// Is told where writes are posted.
+/// Is told where writes are posted, and where processors reach registers themselves.
 public protocol PostedRanges: AnyObject, Sendable {
-  /// Reserves a slot; nil when there is none left, and then the claim's writes are waited for.
-  func reserve() -> Int?
+  /// Reserves a slot; nil when there is none left, and then the claim's writes are waited for. `registers` are those at
+  /// the range, from `makeRegisters`.
+  func reserve(_ registers: SharedRegisters?) -> Int?
+  /// Registers that processors reach; nil when there are no more.
+  func makeRegisters() -> SharedRegisters?
   /// Sets a reserved slot, or empties it.
   func set(_ slot: Int, _ range: Range<UInt64>?)
 }
@@ -104,14 +107,18 @@ public final class AddressSpace: Sendable {
   }
 
   /// Claims a range that starts where `place` puts it, such as a BAR. Without a base it is disabled.
+  ///
+  /// Processors that reach `registers` may do so before writes of other ranges are performed that were posted earlier. No
+  /// posted write of another range may change them, and of this range only those for which they wait.
   public func claimMovable(
-    _ target: BusTarget, region: Int = 0, at base: UInt64? = nil, _ count: UInt64 = 0, isPosted: Bool = false
+    _ target: BusTarget, region: Int = 0, at base: UInt64? = nil, _ count: UInt64 = 0, isPosted: Bool = false,
+    registers: SharedRegisters? = nil
   ) throws(BusConflict) -> Claim {
     let index = targets.withLock { targets -> Int? in
       let index = used.load(ordering: .relaxed)
       guard index < Self.capacity else { return nil }
       targets.append(target)
-      (slots + index).initialize(to: Slot(target, region, posted: isPosted ? postedRanges?.reserve() : nil))
+      (slots + index).initialize(to: Slot(target, region, posted: isPosted ? postedRanges?.reserve(registers) : nil))
       used.store(index + 1, ordering: .releasing)
       return index
     }
@@ -119,6 +126,13 @@ public final class AddressSpace: Sendable {
     let claim = Claim(index: index)
     place(claim, at: base, count)
     return claim
+  }
+
+  /// Registers for a claim in this space, which processors reach if they can at all.
+  public func makeRegisters(_ declared: [SharedRegister]) -> SharedRegisters {
+    let registers = postedRanges?.makeRegisters() ?? SharedRegisters()
+    registers.declare(declared)
+    return registers
   }
 
   /// Moves a claim, or disables it when `base` is nil. A range that does not fit below the limit is disabled.

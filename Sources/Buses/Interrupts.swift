@@ -8,6 +8,8 @@ public protocol InterruptSink: AnyObject, Sendable {
   func pulse(_ input: Int)
   /// The level of a level-triggered input.
   func setLevel(_ input: Int, _ asserted: Bool)
+  /// Raises a level-triggered input for a source that shows its level in shared registers.
+  func trigger(_ input: Int)
   /// A new source of message-signalled interrupts, which sends nothing before it is routed; nil when there is none left.
   /// To be called while the board is built.
   func messageInterrupt() -> MessageInterrupt?
@@ -23,13 +25,16 @@ public final class InterruptLine: Sendable {
     case pirq(Int)
   }
 
-  private let wiring: Wiring
+  let wiring: Wiring
   private let fabric: InterruptFabric?
   private let level = Atomic<Bool>(false)
+  /// Where the line's level stands while it is set; nil: it stays until it is set again.
+  let registers: SharedRegisters?
 
-  init(_ wiring: Wiring, _ fabric: InterruptFabric?) {
+  init(_ wiring: Wiring, _ fabric: InterruptFabric?, _ registers: SharedRegisters? = nil) {
     self.wiring = wiring
     self.fabric = fabric
+    self.registers = registers
   }
 
   /// A pin that is connected to nothing.
@@ -38,7 +43,7 @@ public final class InterruptLine: Sendable {
   /// Drives the line. An edge-triggered input sees an interrupt on each rise.
   public func set(_ asserted: Bool) {
     guard level.exchange(asserted, ordering: .acquiringAndReleasing) != asserted else { return }
-    fabric?.changed(wiring, asserted)
+    fabric?.changed(self, asserted)
   }
 
   /// A rise and a fall, for a device that signals events rather than a state.
@@ -62,6 +67,8 @@ public final class InterruptFabric: Sendable {
     var pirqHolders = [0, 0, 0, 0]
     /// The input that PIRQ A–D reaches; nil while disabled.
     var routes: [Int?] = [nil, nil, nil, nil]
+    /// Lines to PIRQ A–D that are set and have their level in shared registers.
+    var shared: [InterruptLine] = []
   }
 
   private let state = Mutex(State())
@@ -77,7 +84,12 @@ public final class InterruptFabric: Sendable {
 
   /// PCI device `slot`'s INTA#–INTD# (`pin` 1–4), swizzled to PIRQ (slot + pin - 1) mod 4 less one,
   /// as the 440FX board wires it: slot 1 INTA# is PIRQA.
-  public func intx(slot: Int, pin: Int) -> InterruptLine { InterruptLine(.pirq((slot + pin - 2) & 3), self) }
+  ///
+  /// With `registers` that processors reach, the line has the level of their pin while it is set, and has to be set anew
+  /// when that rises anew.
+  public func intx(slot: Int, pin: Int, registers: SharedRegisters? = nil) -> InterruptLine {
+    InterruptLine(.pirq((slot + pin - 2) & 3), self, registers?.index == nil ? nil : registers)
+  }
 
   /// A source of message-signalled interrupts; nil when the machine has no more. To be called while the board is built.
   public func message() -> MessageInterrupt? { sink.messageInterrupt() }
@@ -88,17 +100,30 @@ public final class InterruptFabric: Sendable {
       let previous = state.routes[pirq]
       guard previous != input else { return }
       state.routes[pirq] = input
+      for line in state.shared where line.wiring == .pirq(pirq) { drive(line, input) }
       guard state.pirqHolders[pirq] > 0 else { return }
       if let previous { hold(&state, previous, -state.pirqHolders[pirq]) }
       if let input { hold(&state, input, state.pirqHolders[pirq]) }
     }
   }
 
-  func changed(_ wiring: InterruptLine.Wiring, _ asserted: Bool) {
-    switch wiring {
+  /// Lets a line that has its level in shared registers reach an input, or none.
+  private func drive(_ line: InterruptLine, _ input: Int?) {
+    line.registers?.setInput(input)
+    if let input, line.registers?.isAsserted == true { sink.trigger(input) }
+  }
+
+  func changed(_ line: InterruptLine, _ asserted: Bool) {
+    switch line.wiring {
     case .none: break
     case .edge(let input): if asserted { sink.pulse(input) }
     case .level(let input): state.withLock { hold(&$0, input, asserted ? 1 : -1) }
+    case .pirq(let pirq) where line.registers != nil:
+      state.withLock { state in
+        state.shared.removeAll { $0 === line }
+        if asserted { state.shared.append(line) }
+        drive(line, asserted ? state.routes[pirq] : nil)
+      }
     case .pirq(let pirq):
       state.withLock { state in
         let change = asserted ? 1 : -1

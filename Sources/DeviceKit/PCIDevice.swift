@@ -46,11 +46,12 @@ open class PCIDevice: Device, PCIFunction, @unchecked Sendable {
 
   /// Lets BAR `bar` decode in `space`. With a window the guest reaches that memory without leaving the
   /// vCPU, and accesses arrive here only where the engine cannot map it. Doorbells move with the BAR. Writes may be
-  /// posted as `AddressSpace.claim` says.
+  /// posted as `AddressSpace.claim` says; processors may reach `registers` themselves.
   public func map(
-    bar: Int, in space: AddressSpace, window: DeviceWindow? = nil, doorbells: [BARDoorbell] = [], isPosted: Bool = false
+    bar: Int, in space: AddressSpace, window: DeviceWindow? = nil, doorbells: [BARDoorbell] = [],
+    isPosted: Bool = false, registers: SharedRegisters? = nil
   ) throws(BusConflict) {
-    let claim = try space.claimMovable(self, region: bar, isPosted: isPosted)
+    let claim = try space.claimMovable(self, region: bar, isPosted: isPosted, registers: registers)
     add(Mapping(bar: bar, space: space, claim: claim, window: window, doorbells: doorbells))
   }
 

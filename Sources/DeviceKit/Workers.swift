@@ -5,6 +5,8 @@ public enum DoorbellPlace: Sendable, Hashable {
   case memory(UInt64)
   /// A write of 32 bits with this value to the address. There is no `memory` at it then.
   case register(UInt64, value: UInt32)
+  /// Shared registers of this number: a write to one of them with which the device has something to do.
+  case sharedRegisters(Int)
 }
 
 /// An address whose writes wake a device's worker without the vCPU waiting for it, such as a virtqueue's notification.
@@ -40,6 +42,9 @@ open class DeviceWorker: @unchecked Sendable {
 
   /// `work` is called after this. Any thread; cheap when the worker is awake or has been woken.
   open func wake() {}
+
+  /// As `wake`, at a point of guest time (nanoseconds) or before; an earlier one that was asked for stays.
+  open func wake(at deadline: UInt64) {}
 
   /// A doorbell that wakes the worker, not placed anywhere. To be called while the board is built.
   open func doorbell() -> Doorbell { Doorbell() }

@@ -23,6 +23,8 @@ public final class RecordingInterrupts: InterruptSink {
     /// Edges per input since the last `take`.
     public var pulses = [Int](repeating: 0, count: InterruptFabric.inputCount)
     public var levels = [Bool](repeating: false, count: InterruptFabric.inputCount)
+    /// Of sources with shared registers, since the last `take`.
+    public var triggers = [Int](repeating: 0, count: InterruptFabric.inputCount)
     /// Messages that were sent since the last `take`; nil where the source had no route.
     public var messages: [MSIMessage?] = []
   }
@@ -45,6 +47,7 @@ public final class RecordingInterrupts: InterruptSink {
   public init() {}
   public func pulse(_ input: Int) { record.withLock { $0.pulses[input] += 1 } }
   public func setLevel(_ input: Int, _ asserted: Bool) { record.withLock { $0.levels[input] = asserted } }
+  public func trigger(_ input: Int) { record.withLock { $0.triggers[input] += 1 } }
 
   public func messageInterrupt() -> MessageInterrupt? { Message(self) }
 
@@ -61,6 +64,13 @@ public final class RecordingInterrupts: InterruptSink {
     record.withLock { record in
       defer { record.pulses[input] = 0 }
       return record.pulses[input]
+    }
+  }
+  /// Triggers of an input since the last call.
+  public func takeTriggers(_ input: Int) -> Int {
+    record.withLock { record in
+      defer { record.triggers[input] = 0 }
+      return record.triggers[input]
     }
   }
   public func level(_ input: Int) -> Bool { record.withLock { $0.levels[input] } }
@@ -99,6 +109,7 @@ public final class InlineWorkers: DeviceWorkers {
   private final class Worker: DeviceWorker, @unchecked Sendable {
     private let work: @Sendable (_ mayPoll: Bool) -> WorkerState
     private let places: Places
+    private let timer = Mutex<MachineTimer?>(nil)
     /// Wakes that are not yet answered; the first runs the work for all.
     private let waiting = Atomic<Int>(0)
 
@@ -116,6 +127,14 @@ public final class InlineWorkers: DeviceWorkers {
         if left == 0 { return }
         seen = left
       }
+    }
+
+    override func wake(at deadline: UInt64) {
+      let timer = timer.withLock { timer in
+        if timer == nil { timer = places.timers.withLock { $0 }?.timer { [unowned self] in wake() } }
+        return timer
+      }
+      timer?.arm(at: deadline)
     }
 
     override func doorbell() -> Doorbell { Bell(self, places) }
@@ -136,10 +155,14 @@ public final class InlineWorkers: DeviceWorkers {
 
   private final class Places: Sendable {
     let bells = Mutex<[DoorbellPlace: (bell: Bell, worker: Worker)]>([:])
+    let timers = Mutex<TimerQueue?>(nil)
   }
 
   private let places = Places()
   public init() {}
+
+  /// What wakes workers at points of time.
+  func use(_ timers: TimerQueue) { places.timers.withLock { $0 = timers } }
 
   public func worker(_ name: String, _ work: @escaping @Sendable (_ mayPoll: Bool) -> WorkerState) -> DeviceWorker {
     Worker(places, work)
@@ -198,7 +221,7 @@ public final class FakeBoard: @unchecked Sendable {
   /// `memory`: RAM that the test owns, in place of `ramSize` bytes of the board's own.
   public init(
     ramSize: Int = 4 << 20, deviceMemorySize: Int = 17 << 20, resources: FakeResources = FakeResources(),
-    memory: GuestMemory? = nil
+    memory: GuestMemory? = nil, mmio: AddressSpace = .mmio()
   ) {
     ram = .allocate(byteCount: ramSize, alignment: 4096)
     ram.initializeMemory(as: UInt8.self, repeating: 0)
@@ -206,9 +229,10 @@ public final class FakeBoard: @unchecked Sendable {
     deviceMemory.initializeMemory(as: UInt8.self, repeating: 0)
     let region = RAMRegion(guestAddress: 0, count: ramSize, fileOffset: 0, host: ram.baseAddress!)
     board = Board(
-      memory: memory ?? GuestMemory([region]), interrupts: InterruptFabric(sink: interrupts),
+      memory: memory ?? GuestMemory([region]), mmio: mmio, interrupts: InterruptFabric(sink: interrupts),
       timers: TimerQueue(clock: clock),
       events: events, mapper: mapper, resources: resources, workers: workers, deviceMemory: deviceMemory)
+    workers.use(board.timers)
   }
 
   deinit {

@@ -17,7 +17,8 @@ private final class Probe: BusTarget, @unchecked Sendable {
 /// Remembers where writes are posted; has two slots.
 private final class Posted: PostedRanges {
   let ranges = Mutex<[Range<UInt64>?]>([])
-  func reserve() -> Int? {
+  func makeRegisters() -> SharedRegisters? { nil }
+  func reserve(_ registers: SharedRegisters?) -> Int? {
     ranges.withLock { ranges in
       guard ranges.count < 2 else { return nil }
       ranges.append(nil)

@@ -62,6 +62,33 @@ import Testing
     #expect(trigger.event.drain() == 0)
   }
 
+  @Test func aSourceWithSharedRegistersTriggersAgainWhileItsPinIsUp() throws {
+    let memory = try Descriptor.memory(named: "page", size: UInt64(MachinePage.size(vcpus: 1)), isSealed: true)
+    let page = try MachinePage(memory, vcpus: 1, initialize: true)
+    let (near, far) = try DatagramSocket.pair()
+    let launcher = Channel(owning: Descriptor(owning: near))
+    let events = try InterruptEvents(channel: Channel(owning: Descriptor(owning: far)), page: page)
+    let fabric = InterruptFabric(sink: events)
+    let registers = page.registers[2]
+    let line = fabric.intx(slot: 3, pin: 1, registers: registers)
+    fabric.route(pirq: 2, to: 11)
+    registers.setMask(1)
+    registers.setCauses(1)
+    #expect(registers.raisePin())
+    line.set(true)
+    let (message, payload, descriptors) = try #require(launcher.receive())
+    let trigger = try #require(descriptors.map(SharedEvent.init(owning:)).first)
+    #expect(message == .connectLevel && payload == [11] && trigger.event.drain() == 1)
+    #expect(page.isAsserted(11) && !page.isAsserted(10))
+    events.resample()
+    #expect(trigger.event.drain() == 1)
+    // A processor has read the causes; nobody told the device process.
+    _ = registers.takeCauses()
+    #expect(!page.isAsserted(11))
+    events.resample()
+    #expect(trigger.event.drain() == 0)
+  }
+
   @Test func aMessageThatComesBeforeItsRouteIsInForceWaitsForTheLauncher() throws {
     let message = try #require(events.messageInterrupt())
     let request = try #require(try asked())

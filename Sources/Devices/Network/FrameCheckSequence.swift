@@ -1,8 +1,27 @@
-/// The CRC-32 at the end of an Ethernet frame (IEEE 802.3 §3.2.9), eight bytes a step.
+import CChecksum
+
+/// The CRC-32 at the end of an Ethernet frame (IEEE 802.3 §3.2.9).
 struct FrameCheckSequence: Sendable {
   private var state = UInt32.max
 
+  private static let folds = cchecksum_has_fold()
+
   mutating func add(_ bytes: UnsafeRawBufferPointer) {
+    var taken = 0
+    if Self.folds {
+      var rest = InlineArray<16, UInt8>(repeating: 0)
+      withUnsafeMutableBytes(of: &rest) { rest in
+        taken = cchecksum_crc32_fold(state, bytes.baseAddress, bytes.count, rest.baseAddress)
+        guard taken > 0 else { return }
+        state = 0
+        addByTable(UnsafeRawBufferPointer(rest))
+      }
+    }
+    addByTable(UnsafeRawBufferPointer(rebasing: bytes[taken...]))
+  }
+
+  /// Eight bytes a step.
+  mutating func addByTable(_ bytes: UnsafeRawBufferPointer) {
     var crc = state
     Self.tables.withUnsafeBufferPointer { tables in
       var offset = 0

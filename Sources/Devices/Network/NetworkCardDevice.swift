@@ -22,11 +22,17 @@ protocol NetworkChip: Sendable {
   var nextDeadline: UInt64? { get }
   /// The level of the interrupt pin.
   var isInterrupting: Bool { get }
+  /// Rises of the pin, modulo 2^32, where it may have fallen in between without a call.
+  var interruptRises: UInt32 { get }
   mutating func setCable(_ isConnected: Bool, now: UInt64)
 }
 
-/// A network card on PCI: a chip whose registers are in a memory and an I/O BAR, an interrupt pin, a timer, a network, and
-/// a thread that sends, so that no vCPU waits for the host.
+extension NetworkChip {
+  var interruptRises: UInt32 { 0 }
+}
+
+/// A network card on PCI: a chip whose registers are in a memory and an I/O BAR, an interrupt pin, a network, and a
+/// thread that sends, so that no vCPU waits for the host, and does what is due.
 // Safety: all that changes is in `state` and `worker`; the base guards the configuration space.
 class NetworkCardDevice<Chip: NetworkChip>: PCIDevice, NetworkReceiver, @unchecked Sendable {
   struct BAR {
@@ -37,9 +43,9 @@ class NetworkCardDevice<Chip: NetworkChip>: PCIDevice, NetworkReceiver, @uncheck
   struct State {
     var chip: Chip
     var isBusMaster = false
-    var timer: MachineTimer?
     var armed: UInt64?
     var line = false
+    var rises: UInt32 = 0
     /// The backend keeps a frame for which there was no room.
     var hasRefused = false
   }
@@ -50,32 +56,29 @@ class NetworkCardDevice<Chip: NetworkChip>: PCIDevice, NetworkReceiver, @uncheck
   let backend: (any NetworkBackend)?
   private let memoryBAR: Int
   private let ioBAR: Int
+  /// Registers in the memory BAR that processors access themselves.
+  private let registers: SharedRegisters?
   /// nil until the card is complete.
   private let worker = Mutex<DeviceWorker?>(nil)
 
   init(
-    id: String, _ identity: PCIIdentity, memoryBAR: BAR, ioBAR: BAR, chip: Chip, backend: (any NetworkBackend)?,
-    board: Board
+    id: String, _ identity: PCIIdentity, memoryBAR: BAR, ioBAR: BAR, chip: Chip, registers: SharedRegisters? = nil,
+    backend: (any NetworkBackend)?, board: Board
   ) throws(DeviceError) {
     memory = board.memory
     clock = board.clock
     self.backend = backend
     self.memoryBAR = memoryBAR.number
     self.ioBAR = ioBAR.number
+    self.registers = registers
     state = Mutex(State(chip: chip))
     var space = PCIConfiguration(identity)
     space.addBAR(memoryBAR.number, .memory32, size: memoryBAR.size)
     space.addBAR(ioBAR.number, .io, size: ioBAR.size)
     space.setInterruptPin(1)
     super.init(id: id, configuration: space)
-    let timer = board.timers.timer { [weak self] in
-      self?.change { state, _ in
-        state.armed = nil
-        return []
-      }
-    }
-    state.withLock { $0.timer = timer }
-    let worker = try board.workers.worker(id) { [unowned self] _ in transmit() }
+    let worker = try board.workers.worker(id) { [unowned self] _ in work() }
+    if let index = registers?.index { worker.doorbell().place(at: .sharedRegisters(index)) }
     self.worker.withLock { $0 = worker }
   }
 
@@ -87,12 +90,13 @@ class NetworkCardDevice<Chip: NetworkChip>: PCIDevice, NetworkReceiver, @uncheck
       throw DeviceError("PCI \(String(slot, radix: 16)).\(function) is already taken")
     }
     do throws(BusConflict) {
-      try map(bar: memoryBAR, in: board.mmio, isPosted: true)
-      try map(bar: ioBAR, in: board.ports, isPosted: true)
+      try map(bar: memoryBAR, in: board.mmio, isPosted: true, registers: registers)
+      // What is written there may change shared registers, which wait only for writes to the memory BAR.
+      try map(bar: ioBAR, in: board.ports, isPosted: registers == nil)
     } catch {
       throw DeviceError("\(error)")
     }
-    connectInterrupt(board.interrupts.intx(slot: slot, pin: 1))
+    connectInterrupt(board.interrupts.intx(slot: slot, pin: 1, registers: registers))
     backend?.setReceiveOffloads([])
     backend?.start(self)
   }
@@ -117,14 +121,20 @@ class NetworkCardDevice<Chip: NetworkChip>: PCIDevice, NetworkReceiver, @uncheck
       let now = clock.now
       effect = body(&state, now)
       state.chip.advance(now: now)
-      if state.chip.isInterrupting != state.line {
-        state.line = state.chip.isInterrupting
-        setInterrupt(state.line)
+      let isInterrupting = state.chip.isInterrupting
+      if state.line, !isInterrupting || state.chip.interruptRises != state.rises {
+        state.line = false
+        setInterrupt(false)
       }
-      // A timer that fires too early finds nothing to do and is armed again.
+      state.rises = state.chip.interruptRises
+      if isInterrupting, !state.line {
+        state.line = true
+        setInterrupt(true)
+      }
+      // A thread that wakes too early finds nothing to do and is told anew.
       if let next = state.chip.nextDeadline, next < state.armed ?? .max {
         state.armed = next
-        state.timer?.arm(at: next)
+        worker.withLock { $0 }?.wake(at: next)
       }
       if effect.contains(.receive) {
         if state.hasRefused { state.hasRefused = false } else { effect.remove(.receive) }
@@ -135,6 +145,21 @@ class NetworkCardDevice<Chip: NetworkChip>: PCIDevice, NetworkReceiver, @uncheck
   }
 
   private func wake() { worker.withLock { $0 }?.wake() }
+
+  private func work() -> WorkerState {
+    // It is time for something, or what processors have done to shared registers lets the pin rise or frames in.
+    change { state, _ in
+      state.armed = nil
+      return .receive
+    }
+    return transmit()
+  }
+
+  /// The status register shows what the pin does.
+  override func readConfiguration(_ register: Int, _ width: AccessWidth) -> UInt32 {
+    if registers != nil { change { _, _ in [] } }
+    return super.readConfiguration(register, width)
+  }
 
   /// Sends some of what the driver has given; on the card's thread.
   func transmit() -> WorkerState { .idle }

@@ -97,7 +97,8 @@ private final class DeviceMachine: Sendable {
     interrupts = try InterruptEvents(channel: channel, page: page)
     resources = try DeviceResources(handoff, descriptors[fixed...], rings: rings, channel: channel)
     let timers = TimerThread()
-    let queue = TimerQueue(clock: HostClock()) { timers.wake() }
+    let clock = HostClock()
+    let queue = TimerQueue(clock: clock) { timers.wake() }
     self.timers = timers
     let ramBase = memory.base
     let regions = layout.ram.map { region in
@@ -107,11 +108,12 @@ private final class DeviceMachine: Sendable {
     }
     self.channel = channel
     events = ChannelEvents(socket: channel.raw, page: page, timing: timing)
-    workers = WorkerThreads(channel: channel, page: page, spin: handoff.spin)
+    workers = WorkerThreads(channel: channel, page: page, clock: clock, spin: handoff.spin)
     let guestMemory = GuestMemory(regions)
+    let registers = SharedRegisterPool(page)
     let board = Board(
-      memory: guestMemory, ports: .ports(postedRanges: SharedPostedRanges(page, ofPorts: true)),
-      mmio: .mmio(postedRanges: SharedPostedRanges(page, ofPorts: false)),
+      memory: guestMemory, ports: .ports(postedRanges: SharedPostedRanges(page, ofPorts: true, registers)),
+      mmio: .mmio(postedRanges: SharedPostedRanges(page, ofPorts: false, registers)),
       interrupts: InterruptFabric(sink: interrupts), timers: queue,
       events: events, mapper: SharedMemoryMapper(page),
       resources: resources, workers: workers, deviceMemory: deviceMemory.bytes)

@@ -58,7 +58,10 @@ final class InterruptEvents: InterruptSink {
 
   func setLevel(_ input: Int, _ asserted: Bool) {
     page.setInput(input, asserted)
-    guard asserted else { return }
+    if asserted { trigger(input) }
+  }
+
+  func trigger(_ input: Int) {
     inputs[input].trigger.withLock { event in
       if event == nil { event = connect(.connectLevel, input, resampled.raw) }
       event?.event.signal()

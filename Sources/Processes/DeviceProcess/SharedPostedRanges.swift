@@ -2,27 +2,48 @@ import Buses
 import Sandbox
 import Synchronization
 
+/// The registers of the machine page that devices have not taken.
+final class SharedRegisterPool: Sendable {
+  private let page: MachinePage
+  private let taken = Mutex(0)
+
+  init(_ page: MachinePage) { self.page = page }
+
+  func take() -> SharedRegisters? {
+    taken.withLock { taken in
+      guard taken < page.registers.count else { return nil }
+      taken += 1
+      return page.registers[taken - 1]
+    }
+  }
+}
+
 /// Writes into the machine page where writes of an address space are posted.
 final class SharedPostedRanges: PostedRanges {
   private let page: MachinePage
   private let ofPorts: Bool
-  private let reserved = Mutex(0)
+  private let pool: SharedRegisterPool
+  /// The number of the shared registers of each range.
+  private let reserved = Mutex<[Int?]>([])
 
-  init(_ page: MachinePage, ofPorts: Bool) {
+  init(_ page: MachinePage, ofPorts: Bool, _ pool: SharedRegisterPool) {
     self.page = page
     self.ofPorts = ofPorts
+    self.pool = pool
   }
 
-  func reserve() -> Int? {
-    reserved.withLock { count in
-      guard count < MachinePage.postedRangeCount else { return nil }
-      count += 1
-      return count - 1
+  func reserve(_ registers: SharedRegisters?) -> Int? {
+    reserved.withLock { reserved in
+      guard reserved.count < MachinePage.postedRangeCount else { return nil }
+      reserved.append(registers?.index)
+      return reserved.count - 1
     }
   }
 
+  func makeRegisters() -> SharedRegisters? { pool.take() }
+
   func set(_ slot: Int, _ range: Range<UInt64>?) {
     // The page takes one writer at a time.
-    reserved.withLock { _ in page.setPostedRange(slot, ofPorts: ofPorts, range) }
+    reserved.withLock { page.setPostedRange(slot, ofPorts: ofPorts, range, registers: $0[slot]) }
   }
 }

@@ -11,9 +11,11 @@ final class WorkerThreads: DeviceWorkers {
   private let workers = Mutex<[Worker]>([])
   private let bells: BellCount
   private let spin: UInt64
+  private let clock: HostClock
 
   /// `spin` is in TSC cycles, as for mailboxes.
-  init(channel: Channel, page: MachinePage, spin: UInt64) {
+  init(channel: Channel, page: MachinePage, clock: HostClock, spin: UInt64) {
+    self.clock = clock
     self.channel = channel
     self.spin = spin
     self.page = page
@@ -24,7 +26,7 @@ final class WorkerThreads: DeviceWorkers {
     _ name: String, _ work: @escaping @Sendable (_ mayPoll: Bool) -> WorkerState
   ) throws(DeviceError) -> DeviceWorker {
     do throws(SystemError) {
-      let worker = Worker(name, try SharedEvent(blocking: ()), work, channel, page, bells, spin)
+      let worker = Worker(name, try SharedEvent(blocking: ()), work, channel, page, clock, bells, spin)
       workers.withLock { $0.append(worker) }
       return worker
     } catch {
@@ -48,6 +50,7 @@ final class WorkerThreads: DeviceWorkers {
     private let work: @Sendable (_ mayPoll: Bool) -> WorkerState
     private let channel: Channel
     private let page: MachinePage
+    private let clock: HostClock
     private let bells: BellCount
     /// TSC cycles that it polls at most before it sleeps.
     private let spin: UInt64
@@ -55,17 +58,21 @@ final class WorkerThreads: DeviceWorkers {
     private let wakes = Atomic<UInt32>(0)
     /// The thread waits for the eventfd, or is about to.
     private let isAsleep = Atomic<Bool>(true)
+    /// When it is to work in any case, in guest time.
+    private let deadline = Atomic<UInt64>(.max)
+    private let thread = Atomic<CInt>(0)
 
     init(
       _ name: String, _ event: SharedEvent, _ work: @escaping @Sendable (_ mayPoll: Bool) -> WorkerState,
       _ channel: Channel,
-      _ page: MachinePage, _ bells: BellCount, _ spin: UInt64
+      _ page: MachinePage, _ clock: HostClock, _ bells: BellCount, _ spin: UInt64
     ) {
       self.name = name
       self.event = event
       self.work = work
       self.channel = channel
       self.page = page
+      self.clock = clock
       self.bells = bells
       self.spin = spin
     }
@@ -77,7 +84,8 @@ final class WorkerThreads: DeviceWorkers {
     private func serve() {
       // How long to poll: as long as that finds work, and less when it does not.
       var window = spin
-      event.event.take()
+      thread.store(currentThreadID(), ordering: .relaxed)
+      sleep()
       while true {
         isAsleep.store(false, ordering: .sequentiallyConsistent)
         let seen = wakes.load(ordering: .sequentiallyConsistent)
@@ -86,9 +94,24 @@ final class WorkerThreads: DeviceWorkers {
         // A wake before that signalled nothing.
         guard wakes.load(ordering: .sequentiallyConsistent) == seen else { continue }
         let start = timestamp()
-        event.event.take()
+        sleep()
         // Polling a little longer would have met what came.
         if timestamp() &- start < spin { window = min(max(window * 2, spin / 16), spin) }
+      }
+    }
+
+    /// Waits for a signal, or for the deadline.
+    private func sleep() {
+      while true {
+        let deadline = deadline.load(ordering: .sequentiallyConsistent)
+        guard deadline != .max else { return event.event.take() }
+        let now = clock.now
+        var entries = [PollEntry(event.raw, .readable)]
+        if deadline > now { waitForDescriptors(&entries, nanoseconds: deadline - now) }
+        guard entries[0].ready.isEmpty else { return event.event.take() }
+        guard clock.now >= deadline else { continue }
+        _ = self.deadline.compareExchange(expected: deadline, desired: .max, ordering: .sequentiallyConsistent)
+        return
       }
     }
 
@@ -113,6 +136,20 @@ final class WorkerThreads: DeviceWorkers {
     override func wake() {
       wakes.wrappingAdd(1, ordering: .sequentiallyConsistent)
       if isAsleep.exchange(false, ordering: .sequentiallyConsistent) { event.event.signal() }
+    }
+
+    override func wake(at deadline: UInt64) {
+      // Not `min`, which compares as if the numbers had signs (Swift 6.3).
+      var old = self.deadline.load(ordering: .relaxed)
+      while true {
+        guard old > deadline else { return }
+        let (isDone, current) = self.deadline.compareExchange(
+          expected: old, desired: deadline, ordering: .sequentiallyConsistent)
+        if isDone { break }
+        old = current
+      }
+      // The thread itself looks at the deadline before it sleeps.
+      if thread.load(ordering: .relaxed) != currentThreadID() { wake() }
     }
 
     override func doorbell() -> Doorbell {
@@ -143,6 +180,7 @@ final class WorkerThreads: DeviceWorkers {
         case .port(let port): .port(port)
         case .memory(let address): .memory(address)
         case .register(let address, let value): .register(address, value: value)
+        case .sharedRegisters(let number): .sharedRegisters(UInt32(truncatingIfNeeded: number))
         }
       page.connections.place(doorbell: index, at: shared)
       page.raiseAttention()

@@ -14,6 +14,8 @@ final class Connections<Machine: VirtualMachine>: Sendable {
     let event: SharedEvent
     var sequence: UInt32 = 0
     var place: DoorbellAddress?
+    /// The number of the shared registers that ring it.
+    var registers: Int?
   }
 
   private struct State: Sendable {
@@ -24,13 +26,15 @@ final class Connections<Machine: VirtualMachine>: Sendable {
 
   private let machine: Machine
   private let table: ConnectionTable
+  private let registers: RegisterAccess
   private let state = Mutex(State())
   /// The table's changes that the engine has.
   private let applied = Atomic<UInt32>(0)
 
-  init(_ machine: Machine, table: ConnectionTable) {
+  init(_ machine: Machine, table: ConnectionTable, registers: RegisterAccess) {
     self.machine = machine
     self.table = table
+    self.registers = registers
   }
 
   /// The eventfd of a message interrupt. False: there is no such number, or it is taken.
@@ -90,9 +94,15 @@ final class Connections<Machine: VirtualMachine>: Sendable {
         sequence != bell.sequence
       else { continue }
       state.bells[index]?.sequence = sequence
+      if let old = bell.registers { registers.setBell(old, nil) }
+      state.bells[index]?.registers = nil
+      if case .sharedRegisters(let number) = shared {
+        state.bells[index]?.registers = Int(number)
+        registers.setBell(Int(number), bell.event)
+      }
       let place: DoorbellAddress? =
         switch shared {
-        case nil: nil
+        case nil, .sharedRegisters: nil
         case .port(let port): .port(port)
         case .memory(let address): .memory(address)
         case .register(let address, let value): .register(address, value: value)

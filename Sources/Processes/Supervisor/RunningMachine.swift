@@ -34,7 +34,8 @@ final class RunningMachine<Machine: VirtualMachine>: Sendable {
       machine, page: memory.page,
       sources: .init(ram: memory.ram.bytes, firmware: memory.firmware.bytes, device: memory.device.bytes))
     for (slot, mapping) in memory.fixedMappings.enumerated() { try map.add(fixed: slot, mapping) }
-    connections = Connections(machine, table: memory.page.connections)
+    let registers = RegisterAccess(memory.page)
+    connections = Connections(machine, table: memory.page.connections, registers: registers)
     let spin = spinCycles(vcpus: spec.cpus)
     let startPlace = StartPlace()
     self.startPlace = startPlace
@@ -43,8 +44,8 @@ final class RunningMachine<Machine: VirtualMachine>: Sendable {
       threads.append(
         VCPUThread(
           index, try machine.makeVCPU(index), mailbox: MailboxClient(memory.page.mailboxes[index], spin: spin),
-          page: memory.page, map: map, connections: connections, gate: gate, handled: handled, reports: reports,
-          start: index == 0 ? startPlace : nil))
+          page: memory.page, map: map, registers: registers, connections: connections, gate: gate, handled: handled,
+          reports: reports, start: index == 0 ? startPlace : nil))
     }
     self.threads = threads
     // Made here and not at the start, which waits for the device process.

@@ -86,6 +86,7 @@ final class VCPUThread<Machine: VirtualMachine>: Sendable {
   private let mailbox: MailboxClient
   private let page: MachinePage
   private let map: GuestMap<Machine>
+  private let registers: RegisterAccess
   private let connections: Connections<Machine>
   private let gate: VCPUGate
   private let handled: HandledEvents
@@ -95,14 +96,15 @@ final class VCPUThread<Machine: VirtualMachine>: Sendable {
 
   init(
     _ index: Int, _ cpu: Machine.CPU, mailbox: MailboxClient, page: MachinePage, map: GuestMap<Machine>,
-    connections: Connections<Machine>, gate: VCPUGate, handled: HandledEvents, reports: VCPUReports,
-    start: StartPlace?
+    registers: RegisterAccess, connections: Connections<Machine>, gate: VCPUGate, handled: HandledEvents,
+    reports: VCPUReports, start: StartPlace?
   ) {
     self.index = index
     self.cpu = cpu
     self.mailbox = mailbox
     self.page = page
     self.map = map
+    self.registers = registers
     self.connections = connections
     self.gate = gate
     self.handled = handled
@@ -219,11 +221,15 @@ final class VCPUThread<Machine: VirtualMachine>: Sendable {
     _ operation: MailboxOperation, _ address: UInt64, _ width: Int, _ count: Int, _ data: UnsafeMutableRawPointer
   ) -> Bool {
     let fits = Mailbox.capacity / width
-    if count == 1, operation == .portWrite || operation == .memoryWrite,
-      page.postsWrite(to: address, width: width, isPort: operation == .portWrite),
-      mailbox.post(operation, address, width: width, data: data)
-    {
-      return true
+    if count == 1 {
+      let isDone =
+        switch operation {
+        case .portRead, .memoryRead:
+          registers.read(address, width: width, isPort: operation == .portRead, into: data)
+        case .portWrite, .memoryWrite: registers.write(operation, address, width: width, data: data, mailbox)
+        case .flush: false
+        }
+      if isDone { return true }
     }
     if count <= fits {
       if mailbox.access(operation, address, width: width, items: count, data: data) { return true }

@@ -18,6 +18,8 @@ public enum SharedDoorbell: Sendable, Equatable {
   case memory(UInt64)
   /// A write of 32 bits with this value.
   case register(UInt64, value: UInt32)
+  /// The shared registers of this number.
+  case sharedRegisters(UInt32)
 }
 
 /// The part of the machine page that says where message interrupts go and where doorbells are.
@@ -42,7 +44,7 @@ public final class ConnectionTable: @unchecked Sendable {
 
   private struct Bell: ~Copyable {
     let sequence = Atomic<UInt32>(0)
-    /// 0: nowhere, 1: a port, 2: memory, 3: memory and a value.
+    /// 0: nowhere, 1: a port, 2: memory, 3: memory and a value, 4: shared registers.
     let kind = Atomic<UInt32>(0)
     let value = Atomic<UInt32>(0)
     let address = Atomic<UInt64>(0)
@@ -109,6 +111,7 @@ public final class ConnectionTable: @unchecked Sendable {
       case .port(let port): (1, UInt64(port), 0)
       case .memory(let address): (2, address, 0)
       case .register(let address, let value): (3, address, value)
+      case .sharedRegisters(let number): (4, 0, number)
       }
     let slot = bells + index
     slot.pointee.sequence.wrappingAdd(1, ordering: .sequentiallyConsistent)
@@ -147,6 +150,7 @@ public final class ConnectionTable: @unchecked Sendable {
       case 1: .port(UInt16(truncatingIfNeeded: address))
       case 2: .memory(address)
       case 3: .register(address, value: slot.pointee.value.load(ordering: .relaxed))
+      case 4: .sharedRegisters(slot.pointee.value.load(ordering: .relaxed))
       default: nil
       }
     }

@@ -1,3 +1,4 @@
+import Buses
 import LinuxSystem
 import Synchronization
 
@@ -26,7 +27,8 @@ public struct SharedMapping: Sendable, Equatable {
 }
 
 /// The shared memory between the launcher and the device process: one page of machine state, the connections of
-/// interrupts and doorbells, then the mailboxes. Beside the map the page says where writes are posted.
+/// interrupts and doorbells, the registers that processors access themselves, then the mailboxes. Beside the map the page
+/// says where writes are posted.
 ///
 /// The memory map's slots are written by the device process under a sequence number each (odd while it writes)
 /// and read by vCPU threads. `attention` counts what a vCPU must look at before it runs on: map changes and posted events.
@@ -50,7 +52,7 @@ public final class MachinePage: @unchecked Sendable {
     /// Events that the device process has sent over the channel.
     let posted = Atomic<UInt32>(0)
     let attention = Atomic<UInt32>(0)
-    /// Level-triggered interrupt inputs that are asserted, a bit each.
+    /// Level-triggered interrupt inputs that are asserted, a bit each, but for sources with shared registers.
     let inputs = Atomic<UInt32>(0)
   }
 
@@ -58,16 +60,21 @@ public final class MachinePage: @unchecked Sendable {
   struct PostedRange: ~Copyable {
     let base = Atomic<UInt64>(0)
     let count = Atomic<UInt64>(0)
+    /// The number of the shared registers there, plus one; 0: none.
+    let registers = Atomic<UInt32>(0)
   }
 
   /// Ranges of posted writes in each address space.
   public static let postedRangeCount = 16
+  /// Blocks of shared registers.
+  public static let registersCount = 8
 
   private static let slotsOffset = 64
   private static let rangesOffset = 2048
   private static let orderOffset = 3072
   private static let connectionsOffset = 4096
-  private static let mailboxOffset = connectionsOffset + ConnectionTable.size
+  private static let registersOffset = connectionsOffset + ConnectionTable.size
+  private static let mailboxOffset = registersOffset + registersCount * SharedRegisters.stride
   private let mapping: Mapping
   private let header: UnsafeMutablePointer<Header>
   private let slots: UnsafeMutablePointer<Slot>
@@ -75,6 +82,8 @@ public final class MachinePage: @unchecked Sendable {
   private let ranges: UnsafeMutablePointer<PostedRange>
   public let mailboxes: [MailboxSlot]
   public let connections: ConnectionTable
+  public let registers: [SharedRegisters]
+  private let order: UnsafeMutablePointer<PostedOrder>
 
   /// Bytes of shared memory for a machine.
   public static func size(vcpus: Int) -> Int { mailboxOffset + vcpus * MailboxSlot.stride }
@@ -86,8 +95,13 @@ public final class MachinePage: @unchecked Sendable {
     header = base.assumingMemoryBound(to: Header.self)
     slots = (base + Self.slotsOffset).assumingMemoryBound(to: Slot.self)
     ranges = (base + Self.rangesOffset).assumingMemoryBound(to: PostedRange.self)
-    let order = (base + Self.orderOffset).assumingMemoryBound(to: PostedOrder.self)
-    mailboxes = (0..<vcpus).map { MailboxSlot(base + Self.mailboxOffset + $0 * MailboxSlot.stride, order: order) }
+    order = (base + Self.orderOffset).assumingMemoryBound(to: PostedOrder.self)
+    mailboxes = (0..<vcpus).map { [order] in
+      MailboxSlot(base + Self.mailboxOffset + $0 * MailboxSlot.stride, order: order)
+    }
+    registers = (0..<Self.registersCount).map {
+      SharedRegisters(base + Self.registersOffset + $0 * SharedRegisters.stride, index: $0)
+    }
     connections = ConnectionTable(base + Self.connectionsOffset)
     guard initialize else { return }
     header.initialize(to: Header())
@@ -97,29 +111,48 @@ public final class MachinePage: @unchecked Sendable {
     for mailbox in mailboxes { mailbox.initialize() }
   }
 
-  /// Device side, one writer at a time: sets or empties one of the ranges in which writes are posted.
-  public func setPostedRange(_ index: Int, ofPorts: Bool, _ range: Range<UInt64>?) {
+  /// Device side, one writer at a time: sets or empties one of the ranges in which writes are posted. `registers` is the
+  /// number of the shared registers there.
+  public func setPostedRange(_ index: Int, ofPorts: Bool, _ range: Range<UInt64>?, registers: Int? = nil) {
     guard 0..<Self.postedRangeCount ~= index else { return }
     let entry = ranges + (ofPorts ? index : index + Self.postedRangeCount)
     entry.pointee.count.store(0, ordering: .releasing)
     guard let range else { return }
     entry.pointee.base.store(range.lowerBound, ordering: .relaxed)
+    entry.pointee.registers.store(registers.map { UInt32(truncatingIfNeeded: $0) &+ 1 } ?? 0, ordering: .relaxed)
     entry.pointee.count.store(UInt64(range.count), ordering: .releasing)
   }
 
-  /// Launcher side: whether a write of `width` bytes may be posted. An answer that a guest's change of the map has just
-  /// made wrong does no harm: what answers at the address is found when the write is performed.
+  /// A place at which writes are posted.
+  public struct PostedPlace: Sendable {
+    /// The number of the shared registers there, which exist.
+    public let registers: Int?
+    /// From the start of the range.
+    public let offset: UInt64
+  }
+
+  /// Launcher side: whether a write of `width` bytes may be posted, and which shared registers are there. An answer that a
+  /// guest's change of the map has just made wrong does no harm: what answers at the address is found when the write is
+  /// performed, and until then a register is where it was.
   @inline(__always)
-  public func postsWrite(to address: UInt64, width: Int, isPort: Bool) -> Bool {
+  public func postedPlace(_ address: UInt64, width: Int, isPort: Bool) -> PostedPlace? {
     let first = isPort ? 0 : Self.postedRangeCount
     for index in first..<first + Self.postedRangeCount {
       let count = ranges[index].count.load(ordering: .acquiring)
       if count == 0 { continue }
       let offset = address &- ranges[index].base.load(ordering: .relaxed)
-      if offset < count, UInt64(width) <= count - offset { return true }
+      if offset < count, UInt64(width) <= count - offset {
+        let registers = Int(ranges[index].registers.load(ordering: .relaxed))
+        return PostedPlace(
+          registers: 1...Self.registersCount ~= registers ? registers - 1 : nil, offset: offset)
+      }
     }
-    return false
+    return nil
   }
+
+  /// Launcher side: whether all posted writes below this number have been performed.
+  @inline(__always)
+  public func hasPerformed(_ number: UInt64) -> Bool { order.pointee.performed.load(ordering: .acquiring) >= number }
 
   /// Where a forbidden system call of the device process is recorded.
   public var violationWord: UnsafeMutablePointer<Atomic<UInt64>> {
@@ -150,6 +183,7 @@ public final class MachinePage: @unchecked Sendable {
 
   public func isAsserted(_ input: Int) -> Bool {
     header.pointee.inputs.load(ordering: .sequentiallyConsistent) >> UInt32(input) & 1 != 0
+      || registers.contains { $0.asserts(input) }
   }
 
   /// Counts up whenever a vCPU has to look at the map, the connections or an event before it runs on.

@@ -174,14 +174,15 @@ public struct MailboxClient: Sendable {
     return true
   }
 
-  /// Leaves a write of `width` bytes at `data` to the device process. False: there is no room, it must be waited for.
+  /// Leaves a write of `width` bytes at `data` to the device process. Its number, which is performed when all up to it
+  /// are; nil: there is no room, it must be waited for.
   @inline(__always)
   public func post(
     _ operation: MailboxOperation, _ address: UInt64, width: Int, data: UnsafeRawPointer
-  ) -> Bool {
+  ) -> UInt64? {
     let box = slot.mailbox
     let posted = box.pointee.posted.load(ordering: .relaxed)
-    guard posted &- box.pointee.performed.load(ordering: .acquiring) < Mailbox.postedCapacity else { return false }
+    guard posted &- box.pointee.performed.load(ordering: .acquiring) < Mailbox.postedCapacity else { return nil }
     let value: UInt64 =
       switch width {
       case 1: UInt64(data.load(as: UInt8.self))
@@ -189,8 +190,9 @@ public struct MailboxClient: Sendable {
       case 4: UInt64(data.loadUnaligned(as: UInt32.self))
       default: data.loadUnaligned(as: UInt64.self)
       }
+    let number = slot.order.pointee.given.wrappingAdd(1, ordering: .relaxed).oldValue
     slot.entry(posted).pointee = Mailbox.PostedWrite(
-      number: slot.order.pointee.given.add(1, ordering: .relaxed).oldValue, address: address, value: value,
+      number: number, address: address, value: value,
       operation: operation.rawValue, width: UInt8(truncatingIfNeeded: width))
     box.pointee.client.store(Processor.current, ordering: .relaxed)
     _ = box.pointee.posted.exchange(posted &+ 1, ordering: .sequentiallyConsistent)
@@ -202,7 +204,7 @@ public struct MailboxClient: Sendable {
     {
       slot.wake()
     }
-    return true
+    return number
   }
 
   /// Returns when the device process has performed everything posted, or is gone.

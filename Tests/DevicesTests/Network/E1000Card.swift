@@ -22,9 +22,9 @@ struct E1000Card {
   let network: RecordingNetwork
   let device: Device
 
-  init(offloads: NetworkOffloads = []) throws {
+  init(offloads: NetworkOffloads = [], mmio: AddressSpace = .mmio()) throws {
     network = RecordingNetwork(offloads: offloads)
-    fake = FakeBoard(resources: FakeResources(networks: ["net0": network]))
+    fake = FakeBoard(resources: FakeResources(networks: ["net0": network]), mmio: mmio)
     device = try E1000Device.model.make(
       "nic", Properties(["netdev": .string("net0"), "mac": .string("52:54:00:12:34:56"), "addr": .string("03.0")]),
       fake.board)

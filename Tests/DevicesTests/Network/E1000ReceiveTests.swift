@@ -49,6 +49,22 @@ import Testing
     }
   }
 
+  @Test func theFCSIsTheSameForAnyLengthAndInAnyParts() {
+    let bytes = (0..<2100).map { UInt8(truncatingIfNeeded: $0 &* 167 ^ $0 >> 3) }
+    bytes.withUnsafeBytes { bytes in
+      for length in [0, 1, 15, 16, 60, 63, 64, 65, 79, 80, 127, 128, 129, 1514, 2048, 2099] {
+        for start in [0, 1, 14] where length >= start {
+          var whole = FrameCheckSequence()
+          whole.addByTable(UnsafeRawBufferPointer(rebasing: bytes[..<length]))
+          var parts = FrameCheckSequence()
+          parts.add(UnsafeRawBufferPointer(rebasing: bytes[..<start]))
+          parts.add(UnsafeRawBufferPointer(rebasing: bytes[start..<length]))
+          #expect(parts.value == whole.value, "\(length) bytes from \(start)")
+        }
+      }
+    }
+  }
+
   @Test func aLongFrameTakesSeveralDescriptors() throws {
     let card = try Card()
     // Buffers of 256 bytes.

@@ -1,3 +1,4 @@
+import Buses
 import GuestMemory
 
 /// The registers of an Intel 82540EM and what they do, without lock, thread or host.
@@ -18,9 +19,30 @@ struct E1000: NetworkChip {
     static let sum: UInt16 = 0xBABA
   }
 
+  /// Values of the shared registers.
+  private enum Shared {
+    static let status = 0
+    static let receiveTail = 1
+    static let transmitTail = 2
+    static let throttle = E1000Interrupts.throttleIndex
+  }
+
+  /// Registers that a driver uses for each interrupt and each burst of frames.
+  static let sharedRegisters = [
+    SharedRegister(E1000Register.status, read: .value, index: Shared.status),
+    SharedRegister(E1000Register.icr, read: .takeCauses),
+    SharedRegister(E1000Register.itr, read: .value, write: .value, index: Shared.throttle, writable: 0xFFFF),
+    SharedRegister(E1000Register.ics, write: .setCauses, writable: E1000Cause.all),
+    SharedRegister(E1000Register.ims, read: .mask, write: .setMask, writable: E1000Cause.all),
+    SharedRegister(E1000Register.imc, write: .clearMask),
+    SharedRegister(E1000Register.rdt, read: .value, write: .value, index: Shared.receiveTail, writable: 0xFFFF),
+    SharedRegister(E1000Register.tdt, read: .value, write: .value, index: Shared.transmitTail, writable: 0xFFFF),
+  ]
+
+  private let shared: SharedRegisters
   private var eeprom: MicrowireEEPROM
   var phy = E1000PHY()
-  var interrupts = E1000Interrupts()
+  var interrupts: E1000Interrupts
   var statistics = E1000Statistics()
   var filter: E1000ReceiveFilter
   var receiveRing = E1000Ring()
@@ -38,8 +60,14 @@ struct E1000: NetworkChip {
   /// Registers that only hold what was written, by offset / 4.
   private var held = [UInt32](repeating: 0, count: 0xA000 / 4)
   private var wasLinkUp = true
+  /// Whether writes of the tails wake the card's thread.
+  private var isTransmitAwaited = false
+  private var isReceiveAwaited = false
 
-  init(_ address: EthernetAddress) {
+  /// - Parameter shared: made of `sharedRegisters`.
+  init(_ address: EthernetAddress, shared: SharedRegisters) {
+    self.shared = shared
+    interrupts = E1000Interrupts(shared)
     eeprom = MicrowireEEPROM(Self.eepromWords(address))
     filter = E1000ReceiveFilter(address)
     resetRegisters()
@@ -74,11 +102,15 @@ struct E1000: NetworkChip {
 
   /// CTRL.RST: everything but the PHY and the EEPROM (§13.4.1).
   private mutating func resetRegisters() {
-    interrupts = E1000Interrupts()
+    shared.reset()
+    interrupts.reset()
     statistics = E1000Statistics()
     filter = E1000ReceiveFilter(eepromAddress)
     receiveRing = E1000Ring()
     transmitRing = E1000Ring()
+    // Nothing is being sent.
+    _ = setTransmitAwaited(true)
+    setReceiveAwaited(false)
     control = E1000Control.powerOn
     receiveControl = 0
     transmitControl = 0
@@ -109,10 +141,13 @@ struct E1000: NetworkChip {
       wasLinkUp = isLinkUp
       interrupts.raise(E1000Cause.linkChange)
     }
+    let status = status
+    if shared.value(Shared.status) != status { shared.setValue(Shared.status, status) }
     interrupts.advance(now: now)
   }
 
   var isInterrupting: Bool { interrupts.isAsserted }
+  var interruptRises: UInt32 { interrupts.rises }
 
   var nextDeadline: UInt64? {
     guard let link = phy.negotiationEnd else { return interrupts.nextDeadline }
@@ -133,11 +168,32 @@ struct E1000: NetworkChip {
 
   var isTransmitting: Bool { transmitControl & E1000TransmitControl.enable != 0 }
 
-  var transmitSettings: E1000TransmitSettings {
-    E1000TransmitSettings(
+  /// What holds for the next step of the transmitter.
+  mutating func takeTransmitSettings() -> E1000TransmitSettings {
+    transmitRing.tail = shared.value(Shared.transmitTail) & 0xFFFF
+    return E1000TransmitSettings(
       ring: transmitRing,
       vlanType: control & E1000Control.vlanMode != 0 ? UInt16(truncatingIfNeeded: vlanType) : nil,
       padsShort: transmitControl & E1000TransmitControl.padShort != 0, isLoopback: isLoopback)
+  }
+
+  /// Whether a write of the transmit tail is to wake who sends. True: it has been written since the last step.
+  mutating func setTransmitAwaited(_ isAwaited: Bool) -> Bool {
+    if isAwaited != isTransmitAwaited {
+      isTransmitAwaited = isAwaited
+      shared.setAwaited(Shared.transmitTail, isAwaited)
+    }
+    return shared.value(Shared.transmitTail) & 0xFFFF != transmitRing.tail
+  }
+
+  /// Takes the receive tail as processors have left it.
+  mutating func takeReceiveTail() { receiveRing.tail = shared.value(Shared.receiveTail) & 0xFFFF }
+
+  /// Whether a write of the receive tail is to wake the card.
+  mutating func setReceiveAwaited(_ isAwaited: Bool) {
+    guard isAwaited != isReceiveAwaited else { return }
+    isReceiveAwaited = isAwaited
+    shared.setAwaited(Shared.receiveTail, isAwaited)
   }
 
   /// Whether the write makes the transmitter forget the packet under way.
@@ -159,6 +215,7 @@ struct E1000: NetworkChip {
   mutating func finished(_ packet: E1000Transmitter.Finished, now: UInt64) {
     if let cut = packet.segmentation { statistics.countSegmentation(failed: !cut) }
     if packet.wroteBack { interrupts.writtenBack(delayed: packet.delays, now) }
+    transmitRing.tail = shared.value(Shared.transmitTail) & 0xFFFF
     if transmitRing.available == 0 { interrupts.raise(E1000Cause.transmitQueueEmpty) }
     if transmitRing.available < transmitLowThreshold { interrupts.raise(E1000Cause.transmitLow) }
   }
@@ -186,7 +243,7 @@ struct E1000: NetworkChip {
     case E1000Register.rdbah: return receiveRing.high
     case E1000Register.rdlen: return receiveRing.length
     case E1000Register.rdh: return receiveRing.head
-    case E1000Register.rdt: return receiveRing.tail
+    case E1000Register.rdt: return shared.value(Shared.receiveTail)
     case E1000Register.rdtr: return interrupts.receiveDelay
     case E1000Register.radv: return interrupts.receiveAbsolute
     case E1000Register.rsrpd: return smallPacketSize
@@ -194,7 +251,7 @@ struct E1000: NetworkChip {
     case E1000Register.tdbah: return transmitRing.high
     case E1000Register.tdlen: return transmitRing.length
     case E1000Register.tdh: return transmitRing.head
-    case E1000Register.tdt: return transmitRing.tail
+    case E1000Register.tdt: return shared.value(Shared.transmitTail)
     case E1000Register.tidv: return interrupts.transmitDelay
     case E1000Register.tadv: return interrupts.transmitAbsolute
     case E1000Register.rxcsum: return receiveChecksum
@@ -234,7 +291,7 @@ struct E1000: NetworkChip {
     case E1000Register.rdlen: receiveRing.setLength(value)
     case E1000Register.rdh: receiveRing.head = value & 0xFFFF
     case E1000Register.rdt:
-      receiveRing.tail = value & 0xFFFF
+      shared.setValue(Shared.receiveTail, value & 0xFFFF)
       return .receive
     case E1000Register.rdtr:
       interrupts.receiveDelay = value & 0xFFFF
@@ -246,7 +303,7 @@ struct E1000: NetworkChip {
     case E1000Register.tdlen: transmitRing.setLength(value)
     case E1000Register.tdh: transmitRing.head = value & 0xFFFF
     case E1000Register.tdt:
-      transmitRing.tail = value & 0xFFFF
+      shared.setValue(Shared.transmitTail, value & 0xFFFF)
       return .transmit
     case E1000Register.tidv: interrupts.transmitDelay = value & 0xFFFF
     case E1000Register.tadv: interrupts.transmitAbsolute = value & 0xFFFF

@@ -35,12 +35,13 @@ final class E1000Device: NetworkCardDevice<E1000>, @unchecked Sendable {
 
   init(id: String, address: EthernetAddress, backend: (any NetworkBackend)?, board: Board) throws(DeviceError) {
     offloads = backend?.offloads ?? []
+    let shared = board.mmio.makeRegisters(E1000.sharedRegisters)
     try super.init(
       id: id,
       PCIIdentity(
         vendor: 0x8086, device: 0x100E, revision: 3, classCode: 0x020000, subsystemVendor: 0x8086, subsystem: 0x001E),
       memoryBAR: BAR(number: Region.memory, size: Self.memorySize), ioBAR: BAR(number: Region.io, size: Self.ioSize),
-      chip: E1000(address), backend: backend, board: board)
+      chip: E1000(address, shared: shared), registers: shared, backend: backend, board: board)
   }
 
   override func reset() {
@@ -119,51 +120,94 @@ final class E1000Device: NetworkCardDevice<E1000>, @unchecked Sendable {
 
   // MARK: Transmission
 
+  /// What the transmitter has done that the registers do not show yet. They are locked once a frame, for frames that come
+  /// in want them, too.
+  private struct Report {
+    var progress: E1000Transmitter.Progress?
+    var sent: (destination: EthernetAddress, length: Int)?
+    var finished: E1000Transmitter.Finished?
+
+    /// Shows it in the registers.
+    mutating func take(into chip: inout E1000, now: UInt64) {
+      if let progress { chip.gathered(progress, now: now) }
+      if let sent { chip.statistics.countSent(sent.destination, sent.length) }
+      if let finished { chip.finished(finished, now: now) }
+      self = Report()
+    }
+  }
+
   /// Sends what the ring holds, a batch at a time.
   override func transmit() -> WorkerState {
     transmitter.withLock { transmitter in
+      var report = Report()
       for _ in 0..<Self.batch {
-        guard step(&transmitter) else { return .idle }
+        guard let settings = begin(&report, hasPacket: transmitter.hasPacket) else { return .idle }
+        guard step(&transmitter, settings, &report) else { return pause(&report) }
+      }
+      change { state, now in
+        report.take(into: &state.chip, now: now)
+        return []
       }
       return .busy
     }
   }
 
-  /// Takes the transmitter one frame or one stretch of descriptors further; false when there is nothing to do for now.
-  private func step(_ transmitter: inout E1000Transmitter) -> Bool {
-    let settings = state.withLock { state in
-      state.isBusMaster && state.chip.isTransmitting ? state.chip.transmitSettings : nil
+  /// What holds for the next step; nil where there is nothing to send, and then a write of the tail wakes the card.
+  private func begin(_ report: inout Report, hasPacket: Bool) -> E1000TransmitSettings? {
+    var settings: E1000TransmitSettings?
+    change { state, now in
+      report.take(into: &state.chip, now: now)
+      var next = state.chip.takeTransmitSettings()
+      if !hasPacket, next.ring.isEmpty, state.chip.setTransmitAwaited(true) {
+        next = state.chip.takeTransmitSettings()
+      }
+      if state.isBusMaster, state.chip.isTransmitting, hasPacket || !next.ring.isEmpty {
+        _ = state.chip.setTransmitAwaited(false)
+        settings = next
+      } else {
+        _ = state.chip.setTransmitAwaited(true)
+      }
+      return []
     }
-    guard let settings else { return false }
+    return settings
+  }
+
+  /// The ring cannot be read, or the network takes nothing.
+  private func pause(_ report: inout Report) -> WorkerState {
+    var isIdle = true
+    change { state, now in
+      report.take(into: &state.chip, now: now)
+      // A tail that was written before this wakes nobody.
+      isIdle = !state.chip.setTransmitAwaited(true)
+      return []
+    }
+    return isIdle ? .idle : .busy
+  }
+
+  /// Takes the transmitter one frame or one stretch of descriptors further; false when it cannot go on for now.
+  private func step(
+    _ transmitter: inout E1000Transmitter, _ settings: E1000TransmitSettings, _ report: inout Report
+  ) -> Bool {
     if !transmitter.hasPacket {
       let progress = transmitter.gather(settings.ring, memory)
-      guard transmitter.hasPacket else {
-        change { state, now in
-          state.chip.gathered(progress, now: now)
-          return []
-        }
-        return !progress.isIdle
-      }
-      state.withLock { $0.chip.gathered(progress, now: clock.now) }
+      report.progress = progress
+      guard transmitter.hasPacket else { return !progress.isIdle }
     }
     guard transmitter.next(settings, offloads: offloads) else {
-      let finished = transmitter.finish(memory)
-      change { state, now in
-        state.chip.finished(finished, now: now)
-        return []
-      }
+      report.finished = transmitter.finish(memory)
       return true
     }
     guard settings.isLoopback || send(transmitter) else { return false }
     transmitter.sent()
-    let (destination, length) = (transmitter.frameDestination, transmitter.frameLength)
-    state.withLock { $0.chip.statistics.countSent(destination, length + Ethernet.fcsSize) }
-    guard settings.isLoopback else { return true }
-    let frame = transmitter.contiguous()
-    change { state, now in
-      _ = state.chip.receive(frame, memory: memory, now: now)
-      return []
+    report.sent = (transmitter.frameDestination, transmitter.frameLength + Ethernet.fcsSize)
+    if settings.isLoopback {
+      let frame = transmitter.contiguous()
+      change { state, now in
+        _ = state.chip.receive(frame, memory: memory, now: now)
+        return []
+      }
     }
+    if transmitter.isSent { report.finished = transmitter.finish(memory) }
     return true
   }
 

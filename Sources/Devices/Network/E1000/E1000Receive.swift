@@ -84,12 +84,19 @@ extension E1000 {
     pieces.finish(minimum: Ethernet.minimumSize, withFCS: receiveControl & E1000ReceiveControl.stripCRC == 0)
 
     let needed = UInt32((pieces.count + bufferSize - 1) / bufferSize)
+    takeReceiveTail()
+    if needed > receiveRing.available {
+      // A tail that is written from here on wakes the card.
+      setReceiveAwaited(true)
+      takeReceiveTail()
+    }
     let available = receiveRing.available
     // All descriptors of the ring but one can be the hardware's, so a frame that needs more will never fit.
     guard needed <= available else {
       statistics.countNoBuffer()
       return needed > 1 && receiveRing.isUsable && needed >= receiveRing.count
     }
+    setReceiveAwaited(false)
     guard case .some = transfer(pieces, frame, status, special, isInexact, memory) else { return true }
 
     statistics.countOnWire(wireSize)

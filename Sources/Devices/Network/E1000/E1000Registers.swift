@@ -180,6 +180,8 @@ struct E1000Ring: Sendable {
   var count: UInt32 { length / UInt32(Self.descriptorSize) }
   /// Head and tail are indices of the ring: with others the hardware would run into foreign memory, so nothing moves.
   var isUsable: Bool { head < count && tail < count }
+  /// Nothing can be taken from it.
+  var isEmpty: Bool { !isUsable || head == tail }
   /// Descriptors that belong to the hardware.
   var available: UInt32 { isUsable ? (tail >= head ? tail - head : count - head + tail) : 0 }
 

@@ -242,6 +242,9 @@ struct E1000Transmitter: ~Copyable {
     return result
   }
 
+  /// All frames of the packet are on their way.
+  var isSent: Bool { isPrepared && segment >= segmentCount }
+
   private func isSegmented(_ first: Descriptor) -> Bool {
     first.isExtended && first.command & Descriptor.Command.segmentation != 0
   }
