@@ -70,6 +70,7 @@ final class NetworkServer {
     posix_spawn_file_actions_init(&actions)
     defer { posix_spawn_file_actions_destroy(&actions) }
     posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0)
+    posix_spawn_file_actions_adddup2(&actions, 1, 2)
     let error = posix_spawnp(&child, "iperf3", &actions, nil, &arguments, environ)
     guard error == 0 else { throw SystemError("posix_spawnp", "iperf3", errno: error) }
   }

@@ -29,6 +29,12 @@ extension Bench {
           ("vmrun --accel \(ours)", vmrunMachine(accel: ours, memory: "128M", line)),
           ("QEMU -M microvm,accel=\(theirs)", microMachine(accel: theirs, memory: "128M", devices)),
         ], times: repetitions)
+      // isa-debug-exit says 0 by 1.
+      for (contender, status) in zip(runs, [0, 1] as [CInt]) {
+        for run in contender.runs where run.status != status {
+          throw BenchError("\(contender.name) ended with status \(run.status) and wrote: \(run.text)")
+        }
+      }
       return [
         try table("Processor time until a PVH guest ends", goal: 0.5, limit: 10e-3, runs) { $0.processorTime },
         try table("Exec to the end of the same run", runs) { $0.end },
