@@ -40,7 +40,8 @@ final class RegisterAccess: Sendable {
       let value = registers.read(access)
     else { return false }
     withUnsafeBytes(of: value.littleEndian) {
-      data.copyMemory(from: $0.baseAddress.unsafelyUnwrapped, byteCount: min(width, $0.count))
+      UnsafeMutableRawBufferPointer(start: data, count: width).copyMemory(
+        from: UnsafeRawBufferPointer(rebasing: $0.prefix(width)))
     }
     return true
   }

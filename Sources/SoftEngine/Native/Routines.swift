@@ -128,20 +128,15 @@ struct Routines {
       }
     }
     let quadword = Template.Access(size: 8, isFlat: true)
-    push = start + a.count
-    a.load(.rax, NativeState.stackPointer)
-    a.loadAddress(.rax, .rax, -8)
-    a.access(quadword, write: true, miss: pushMiss, fault: segmentMiss) { a in
-      a.storeIndexed(.rdx, .rax, .r8, size: 8)
-      a.store(.rax, NativeState.stackPointer)
-    }
-    pushReturn = start + a.count
-    a.load(.rax, NativeState.stackPointer)
-    a.loadAddress(.rax, .rax, -8)
-    a.access(quadword, write: true, miss: pushMiss, fault: segmentMiss) { a in
-      a.storeIndexed(.rdx, .rax, .r8, size: 8)
-      a.store(.rax, NativeState.stackPointer)
-      a.noteReturn()
+    for isCall in [false, true] {
+      if isCall { pushReturn = start + a.count } else { push = start + a.count }
+      a.load(.rax, NativeState.stackPointer)
+      a.loadAddress(.rax, .rax, -8)
+      a.access(quadword, write: true, miss: pushMiss, fault: segmentMiss) { a in
+        a.storeIndexed(.rdx, .rax, .r8, size: 8)
+        a.store(.rax, NativeState.stackPointer)
+        if isCall { a.noteReturn() }
+      }
     }
     pop = start + a.count
     a.load(.rax, NativeState.stackPointer)
