@@ -31,6 +31,14 @@ public enum WorkerState: Sendable {
   case polling
 }
 
+/// For how long a worker polls at most after there was work, where the host has processors to spare.
+public enum PollingTime: Sendable {
+  /// Some tens of microseconds: who waits for the device waits actively, or its other end needs a processor as well.
+  case short
+  /// Some hundred: a guest that a device answers at once, as a disk does, goes on without the cost of a doorbell.
+  case long
+}
+
 /// A thread of a device's own. It sleeps until it is woken and then calls the device's `work` until that is idle.
 ///
 /// A device does its slow or frequent work here, so that no other device and no vCPU waits for it: virtqueues, and
@@ -54,6 +62,13 @@ open class DeviceWorker: @unchecked Sendable {
 public protocol DeviceWorkers: AnyObject, Sendable {
   /// A worker whose thread starts when the board is complete. To be called while the board is built; `work` holds its
   /// device unowned.
-  func worker(_ name: String, _ work: @escaping @Sendable (_ mayPoll: Bool) -> WorkerState)
+  func worker(_ name: String, polling: PollingTime, _ work: @escaping @Sendable (_ mayPoll: Bool) -> WorkerState)
     throws(DeviceError) -> DeviceWorker
+}
+
+extension DeviceWorkers {
+  /// A worker that polls for a short time, if at all.
+  public func worker(_ name: String, _ work: @escaping @Sendable (_ mayPoll: Bool) -> WorkerState)
+    throws(DeviceError) -> DeviceWorker
+  { try worker(name, polling: .short, work) }
 }

@@ -107,7 +107,7 @@ final class EventThread: Sendable {
           isCurrent = shared.withLock { !$0.isStopped && $0.sources.count == sources.count }
         }
         let time = controllers.clock()
-        for index in moderation.release(at: time) { forward(sources[index], controllers) }
+        for index in moderation.release(at: time) where forward(sources[index], controllers) { moderation.keep(index) }
         for (index, source) in sources.enumerated() where !entries[index + 1].ready.isEmpty {
           if case .message = source.kind, !moderation.permits(index, at: time) { continue }
           forward(source, controllers)
@@ -116,16 +116,18 @@ final class EventThread: Sendable {
     }
   }
 
-  /// Passes on what a source has signalled.
-  private func forward(_ source: Source, _ controllers: InterruptControllers) {
-    guard source.event.event.drain() > 0 else { return }
+  /// Passes on what a source has signalled. False: that was nothing.
+  @discardableResult
+  private func forward(_ source: Source, _ controllers: InterruptControllers) -> Bool {
+    guard source.event.event.drain() > 0 else { return false }
     switch source.kind {
     case .edge(let input): controllers.pulse(input)
     case .level(let input, _): controllers.trigger(input)
     case .message(let index):
-      guard let route = shared.withLock({ $0.routes[index] }) else { return }
+      guard let route = shared.withLock({ $0.routes[index] }) else { break }
       controllers.sendMSI(address: route.address, data: route.data)
     }
+    return true
   }
 
   /// A processor is about to wait for an interrupt; `endSleep` follows. Any thread.

@@ -21,17 +21,27 @@ final class MessageModeration: Sendable {
   func permits(_ source: Int, at now: UInt64) -> Bool {
     state.withLock { state in
       if let last = state.sent[source], now &- last < Self.interval {
-        isHolding.store(true, ordering: .sequentiallyConsistent)
-        // A processor that goes to sleep looks at `isHolding` after it has counted itself.
-        if sleepers.load(ordering: .sequentiallyConsistent) == 0 {
-          state.held.insert(source)
-          return false
-        }
-        isHolding.store(!state.held.isEmpty, ordering: .sequentiallyConsistent)
+        if hold(source, &state) { return false }
       }
       state.sent[source] = now
       return true
     }
+  }
+
+  /// A source that `release` gave had a message, so that the next is likely to come soon: the source is not looked at
+  /// for an interval, where a wake-up for each message would be lost on finding that it has to wait.
+  func keep(_ source: Int) { state.withLock { state in _ = hold(source, &state) } }
+
+  /// False: a processor sleeps, which would wait for it.
+  private func hold(_ source: Int, _ state: inout State) -> Bool {
+    isHolding.store(true, ordering: .sequentiallyConsistent)
+    // A processor that goes to sleep looks at `isHolding` after it has counted itself.
+    if sleepers.load(ordering: .sequentiallyConsistent) == 0 {
+      state.held.insert(source)
+      return true
+    }
+    isHolding.store(!state.held.isEmpty, ordering: .sequentiallyConsistent)
+    return false
   }
 
   /// The sources that wait, and when the first of them is to be sent.

@@ -80,7 +80,7 @@ open class VirtioDevice: @unchecked Sendable {
   /// `features` are the device's own bits; `configuration` its configuration space at power-on.
   public init(
     id: String, kind: VirtioKind, features: VirtioFeatures, queues specs: [QueueSpec], configuration: [UInt8],
-    board: Board
+    polling: PollingTime = .short, board: Board
   ) throws(DeviceError) {
     self.id = id
     self.kind = kind
@@ -93,7 +93,8 @@ open class VirtioDevice: @unchecked Sendable {
       Control(
         queues: specs.map { QueueState(layout: VirtqueueLayout(size: $0.size)) }, configuration: configuration))
     for number in 0...(specs.map(\.group).max() ?? 0) {
-      let worker = try board.workers.worker(number == 0 ? id : "\(id)-\(number)") { [unowned self] mayPoll in
+      let name = number == 0 ? id : "\(id)-\(number)"
+      let worker = try board.workers.worker(name, polling: polling) { [unowned self] mayPoll in
         serve(number, mayPoll: mayPoll)
       }
       groups.append(Group(worker, specs.indices.filter { specs[$0].group == number }))

@@ -22,9 +22,13 @@ final class WorkerThreads: DeviceWorkers {
     bells = BellCount()
   }
 
+  /// What the long time for polling is of the short one, that of mailboxes: at 40 us about KVM's for halted vCPUs.
+  private static let patience: UInt64 = 6
+
   func worker(
-    _ name: String, _ work: @escaping @Sendable (_ mayPoll: Bool) -> WorkerState
+    _ name: String, polling: PollingTime, _ work: @escaping @Sendable (_ mayPoll: Bool) -> WorkerState
   ) throws(DeviceError) -> DeviceWorker {
+    let spin = polling == .long ? spin &* Self.patience : spin
     do throws(SystemError) {
       let worker = Worker(name, try SharedEvent(blocking: ()), work, channel, page, clock, bells, spin)
       workers.withLock { $0.append(worker) }
@@ -82,21 +86,21 @@ final class WorkerThreads: DeviceWorkers {
     func start() throws(SystemError) { _ = try HostThread(name) { [self] in serve() } }
 
     private func serve() {
-      // How long to poll: as long as that finds work, and less when it does not.
+      // How long to poll.
       var window = spin
       thread.store(currentThreadID(), ordering: .relaxed)
       sleep()
       while true {
         isAsleep.store(false, ordering: .sequentiallyConsistent)
         let seen = wakes.load(ordering: .sequentiallyConsistent)
-        finishWork(&window)
+        finishWork(window)
         isAsleep.store(true, ordering: .sequentiallyConsistent)
         // A wake before that signalled nothing.
         guard wakes.load(ordering: .sequentiallyConsistent) == seen else { continue }
         let start = timestamp()
         sleep()
-        // Polling a little longer would have met what came.
-        if timestamp() &- start < spin { window = min(max(window * 2, spin / 16), spin) }
+        // Polling longer would have met what came, or would not.
+        window = timestamp() &- start < spin ? min(max(window * 2, spin / 16), spin) : window / 2
       }
     }
 
@@ -115,7 +119,7 @@ final class WorkerThreads: DeviceWorkers {
       }
     }
 
-    private func finishWork(_ window: inout UInt64) {
+    private func finishWork(_ window: UInt64) {
       var last = timestamp()
       while true {
         switch work(window > 0) {
@@ -125,7 +129,6 @@ final class WorkerThreads: DeviceWorkers {
           if timestamp() &- last < window {
             spinHint()
           } else {
-            window /= 2
             if work(false) == .idle { return }
             last = timestamp()
           }

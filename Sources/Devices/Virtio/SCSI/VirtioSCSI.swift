@@ -42,7 +42,7 @@ public final class VirtioSCSI: VirtioDevice, @unchecked Sendable {
     try super.init(
       id: id, kind: VirtioKind(id: 8, transitionalID: 0x1004, pciClass: 0x010000), features: [Format.Feature.change],
       queues: Array(repeating: QueueSpec(size: queueSize), count: queues + Format.Queue.firstRequest),
-      configuration: bytes, board: board)
+      configuration: bytes, polling: .long, board: board)
   }
 
   /// Adds a drive; while the board is built. nil: the lowest free target.
