@@ -60,13 +60,13 @@ let package = Package(
     layer("Buses", []),
     layer("Backends", ["LinuxSystem", "MachineModel"]),
     layer("DeviceKit", ["MachineModel", "GuestMemory", "Buses", "Backends"]),
-    layer("Engines", ["LinuxSystem"]),
+    layer("Engines", ["LinuxSystem", "Buses"]),
     engine("X86", []),
 
     // What implements them. Engines never see devices; devices never see engines.
     layer("Devices", ["DeviceKit", "MachineModel", "GuestMemory", "Buses", "Backends", "CChecksum"]),
-    layer("KVMEngine", ["Engines", "CKVM", "LinuxSystem"]),
-    engine("SoftEngine", ["Engines", "X86", "CSoftCPU", "LinuxSystem"]),
+    layer("KVMEngine", ["Engines", "Buses", "CKVM", "LinuxSystem"]),
+    engine("SoftEngine", ["Engines", "Buses", "X86", "CSoftCPU", "LinuxSystem"]),
     layer(
       "Sandbox", ["LinuxSystem", "Buses", "CLinux", "CSandbox", "CSeccomp", "CCap"],
       resources: [
@@ -129,7 +129,7 @@ let package = Package(
       name: "vmrun-bench", dependencies: ["KVMEngine", "Engines", "LinuxSystem"], path: "Tests/Bench",
       swiftSettings: strict),
     .target(name: "CNativeRun", path: "Tests/CNativeRun"),
-    tests("SoftEngineTests", ["SoftEngine", "CSoftCPU", "Engines", "X86", "CNativeRun", "TestKit"]),
+    tests("SoftEngineTests", ["SoftEngine", "CSoftCPU", "Engines", "Buses", "X86", "CNativeRun", "TestKit"]),
   ],
   swiftLanguageModes: [.v6]
 )

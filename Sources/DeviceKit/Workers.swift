@@ -22,20 +22,21 @@ open class Doorbell: @unchecked Sendable {
 }
 
 /// Whether a worker may sleep.
-public enum WorkerState: Sendable {
+public enum WorkerState: Sendable, Equatable {
   /// Until it is woken.
   case idle
   /// There was work: it looks again at once.
   case busy
   /// There was none, and nothing would wake it: it looks again at once, which only a worker that may poll does.
-  case polling
+  case polling(PollingTime)
 }
 
 /// For how long a worker polls at most after there was work, where the host has processors to spare.
-public enum PollingTime: Sendable {
-  /// Some tens of microseconds: who waits for the device waits actively, or its other end needs a processor as well.
+public enum PollingTime: Sendable, Equatable {
+  /// Some tens of microseconds.
   case short
-  /// Some hundred: a guest that a device answers at once, as a disk does, goes on without the cost of a doorbell.
+  /// Some hundred, which saves a guest that is answered at once the cost of its doorbells. Not while other threads of
+  /// the host work for the device: they may need the processor.
   case long
 }
 
@@ -62,13 +63,6 @@ open class DeviceWorker: @unchecked Sendable {
 public protocol DeviceWorkers: AnyObject, Sendable {
   /// A worker whose thread starts when the board is complete. To be called while the board is built; `work` holds its
   /// device unowned.
-  func worker(_ name: String, polling: PollingTime, _ work: @escaping @Sendable (_ mayPoll: Bool) -> WorkerState)
+  func worker(_ name: String, _ work: @escaping @Sendable (_ mayPoll: Bool) -> WorkerState)
     throws(DeviceError) -> DeviceWorker
-}
-
-extension DeviceWorkers {
-  /// A worker that polls for a short time, if at all.
-  public func worker(_ name: String, _ work: @escaping @Sendable (_ mayPoll: Bool) -> WorkerState)
-    throws(DeviceError) -> DeviceWorker
-  { try worker(name, polling: .short, work) }
 }

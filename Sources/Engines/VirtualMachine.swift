@@ -1,3 +1,4 @@
+import Buses
 import LinuxSystem
 
 /// How to enter a vCPU.
@@ -71,12 +72,14 @@ public protocol VirtualMachine: AnyObject, Sendable {
   /// Each signal of `event` is an edge on an input of the interrupt controllers (0–23, ISA IRQs first).
   func connect(input: Int, edge event: borrowing EventDescriptor) throws(EngineFailure)
   /// A signal of `trigger` raises the level-triggered input; the guest's end of interrupt lowers it and signals
-  /// `resample`, upon which a source that is still asserted triggers again. An engine that can ask `isAsserted` instead
-  /// triggers by itself and does not signal.
+  /// `resample`, upon which a source that is still asserted triggers again. An engine that can ask whether it is does
+  /// that instead.
   func connect(
-    input: Int, trigger: borrowing EventDescriptor, resample: borrowing EventDescriptor,
-    isAsserted: @escaping @Sendable () -> Bool
+    input: Int, trigger: borrowing EventDescriptor, resample: borrowing EventDescriptor
   ) throws(EngineFailure)
+  /// Where an engine that looks there finds interrupts beside those of eventfds, and how it learns whether the sources of
+  /// a level-triggered input are asserted. Called once, before any vCPU is made.
+  func share(_ posted: PostedInterrupts, isAsserted: @escaping @Sendable (_ input: Int) -> Bool)
   /// Each signal of `event` sends message interrupt `index` (0–1023), which sends nothing before it has a route.
   func connect(message index: Int, event: borrowing EventDescriptor) throws(EngineFailure)
   /// Sets what message interrupts send; in force when it returns. Any vCPU's thread.

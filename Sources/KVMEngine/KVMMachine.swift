@@ -1,3 +1,4 @@
+import Buses
 import CKVM
 import Engines
 import LinuxSystem
@@ -155,8 +156,7 @@ public final class KVMMachine: VirtualMachine {
   }
 
   public func connect(
-    input: Int, trigger: borrowing EventDescriptor, resample: borrowing EventDescriptor,
-    isAsserted: @escaping @Sendable () -> Bool
+    input: Int, trigger: borrowing EventDescriptor, resample: borrowing EventDescriptor
   ) throws(EngineFailure) {
     var request = kvm_irqfd()
     request.fd = UInt32(trigger.descriptor.raw)
@@ -165,6 +165,9 @@ public final class KVMMachine: VirtualMachine {
     request.resamplefd = UInt32(resample.descriptor.raw)
     try Self.check("KVM_IRQFD", ckvm_irqfd(vm.raw, &request))
   }
+
+  /// The kernel carries interrupts, and its local APICs post them where the host's processor can.
+  public func share(_ posted: PostedInterrupts, isAsserted: @escaping @Sendable (_ input: Int) -> Bool) {}
 
   public func connect(message index: Int, event: borrowing EventDescriptor) throws(EngineFailure) {
     var request = kvm_irqfd()

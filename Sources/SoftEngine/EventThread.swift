@@ -7,8 +7,7 @@ final class EventThread: Sendable {
   private struct Source: Sendable {
     enum Kind: Sendable {
       case edge(Int)
-      /// Level-triggered, and whether it is asserted.
-      case level(Int, isAsserted: @Sendable () -> Bool)
+      case level(Int)
       case message(Int)
     }
     let kind: Kind
@@ -35,11 +34,9 @@ final class EventThread: Sendable {
     connect(Source(kind: .edge(input), event: try SharedEvent(sharing: event)))
   }
 
-  /// Each signal of `trigger` raises the input, and where it is asserted so does the end of its interrupt.
-  func connect(_ input: Int, trigger: borrowing EventDescriptor, isAsserted: @escaping @Sendable () -> Bool)
-    throws(SystemError)
-  {
-    connect(Source(kind: .level(input, isAsserted: isAsserted), event: try SharedEvent(sharing: trigger)))
+  /// Each signal of `trigger` raises the input.
+  func connect(_ input: Int, trigger: borrowing EventDescriptor) throws(SystemError) {
+    connect(Source(kind: .level(input), event: try SharedEvent(sharing: trigger)))
   }
 
   /// Each signal of `event` sends a message interrupt.
@@ -55,16 +52,6 @@ final class EventThread: Sendable {
   private func connect(_ source: Source) {
     shared.withLock { $0.sources.append(source) }
     changed.event.signal()
-  }
-
-  /// The guest ended an interrupt of a level-triggered input.
-  func endOfInterrupt(_ input: Int) {
-    shared.withLock { shared in
-      for source in shared.sources {
-        // A source that is asserted after this look has triggered by itself.
-        if case .level(input, let isAsserted) = source.kind, isAsserted() { source.event.event.signal() }
-      }
-    }
   }
 
   /// The controllers' earliest deadline has become earlier.
@@ -122,7 +109,7 @@ final class EventThread: Sendable {
     guard source.event.event.drain() > 0 else { return false }
     switch source.kind {
     case .edge(let input): controllers.pulse(input)
-    case .level(let input, _): controllers.trigger(input)
+    case .level(let input): controllers.trigger(input)
     case .message(let index):
       guard let route = shared.withLock({ $0.routes[index] }) else { break }
       controllers.sendMSI(address: route.address, data: route.data)

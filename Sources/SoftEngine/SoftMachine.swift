@@ -1,3 +1,4 @@
+import Buses
 import Engines
 import LinuxSystem
 import Synchronization
@@ -8,11 +9,18 @@ public final class SoftMachine: VirtualMachine {
   private struct Shared: Sendable {
     var slots: [(slot: Int, memory: MappedMemory)] = []
     var cpus: [SoftVCPU] = []
+    var posted: PostedInterrupts?
+  }
+
+  /// Whether the sources of a level-triggered input are asserted, once that can be asked.
+  private final class Levels: Sendable {
+    let isAsserted = Mutex<(@Sendable (_ input: Int) -> Bool)?>(nil)
   }
 
   private let shared = Mutex(Shared())
   private let cpus: Peers
   private let events: EventThread
+  private let levels = Levels()
   let doorbells = Doorbells()
   let controllers: InterruptControllers
   let clock: @Sendable () -> UInt64
@@ -49,7 +57,7 @@ public final class SoftMachine: VirtualMachine {
       physicalAddressBits: CPUIdentity.physicalAddressBits, hasLegacyChips: hasLegacyChips, clock: clock,
       notifications: .init(
         kick: { cpus.attend($0, Attention.interrupt) }, rearm: { _ in events.rearm() },
-        endOfInterrupt: { events.endOfInterrupt($0) }))
+        isAsserted: { [levels] input in levels.isAsserted.withLock { $0?(input) == true } }))
     self.cpus = cpus
     self.events = events
     self.clock = clock
@@ -100,7 +108,7 @@ public final class SoftMachine: VirtualMachine {
   public func makeVCPU(_ index: Int) throws(EngineFailure) -> SoftVCPU {
     let cpu = SoftVCPU(
       index: index, count: vcpus, controllers: controllers, doorbells: doorbells, model: model, trace: trace,
-      peers: vcpus > 1 ? cpus : nil, events: events, translateAfter: hot)
+      peers: vcpus > 1 ? cpus : nil, events: events, posted: shared.withLock { $0.posted }, translateAfter: hot)
     shared.withLock { shared in
       cpu.show(shared.slots.map(\.memory))
       shared.cpus.append(cpu)
@@ -116,12 +124,16 @@ public final class SoftMachine: VirtualMachine {
   }
 
   public func connect(
-    input: Int, trigger: borrowing EventDescriptor, resample: borrowing EventDescriptor,
-    isAsserted: @escaping @Sendable () -> Bool
+    input: Int, trigger: borrowing EventDescriptor, resample: borrowing EventDescriptor
   ) throws(EngineFailure) {
     do throws(SystemError) {
-      try events.connect(input, trigger: trigger, isAsserted: isAsserted)
+      try events.connect(input, trigger: trigger)
     } catch { throw EngineFailure(reason: "\(error)") }
+  }
+
+  public func share(_ posted: PostedInterrupts, isAsserted: @escaping @Sendable (_ input: Int) -> Bool) {
+    shared.withLock { $0.posted = posted }
+    levels.isAsserted.withLock { $0 = isAsserted }
   }
 
   public func connect(doorbell: DoorbellAddress, event: borrowing EventDescriptor) throws(EngineFailure) {
@@ -144,7 +156,10 @@ public final class SoftMachine: VirtualMachine {
 
   public var summary: String? { nil }
 
-  public func resetInterruptControllers() throws(EngineFailure) { controllers.reset() }
+  public func resetInterruptControllers() throws(EngineFailure) {
+    _ = shared.withLock { $0.posted }?.take(0)
+    controllers.reset()
+  }
 
   public func setLegacyReplacement(_ enabled: Bool) { controllers.setLegacyReplacement(enabled) }
 }

@@ -1,3 +1,4 @@
+import Buses
 import CSoftCPU
 import Engines
 import LinuxSystem
@@ -31,7 +32,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   init(
     index: Int, count: Int = 1, controllers: InterruptControllers?, doorbells: Doorbells? = nil,
     model: CPUModel = .max, trace: Trace? = nil, peers: Peers? = nil,
-    events: EventThread? = nil, translateAfter hot: UInt8? = Block.hot
+    events: EventThread? = nil, posted: PostedInterrupts? = nil, translateAfter hot: UInt8? = Block.hot
   ) {
     state = .allocate(capacity: 1)
     UnsafeMutableRawPointer(state).initializeMemory(as: UInt8.self, repeating: 0, count: MemoryLayout<soft_cpu>.size)
@@ -40,6 +41,8 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
       to: CPUContext(index: index, count: count, model: model, clock: controllers?.clock ?? monotonicNanoseconds))
     context.pointee.controllers = controllers
     context.pointee.events = events
+    context.pointee.posted = posted
+    state.pointee.notice = posted?.notice(index) ?? soft_no_notice()
     context.pointee.trace = trace
     tracesInstructions = trace?.events.contains(.instructions) == true
     context.pointee.peers = peers
@@ -176,6 +179,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     if entry == .finish { return .interrupted }
     isRunning.store(true, ordering: .sequentiallyConsistent)
     context.pointee.msr.stealTime.hasPause = true
+    context.pointee.posted?.setAwake(context.pointee.index, true)
     defer { isRunning.store(false, ordering: .sequentiallyConsistent) }
     defer { soft_x87_unload(state) }
     while true {
@@ -422,6 +426,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   private func takeEvents() {
     guard let controllers = context.pointee.controllers else { return }
     let index = context.pointee.index
+    if soft_has_notice(state) != 0 { takePosted(controllers) }
     state.pointee.events_waiting = 0
     var events = controllers.events(of: index)
     guard !events.isEmpty else { return }
@@ -459,6 +464,16 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     if !controllers.events(of: index).isEmpty { state.pointee.events_waiting = 1 }
   }
 
+  /// Gives the controllers what devices have posted. False: that was nothing.
+  @discardableResult
+  private func takePosted(_ controllers: InterruptControllers) -> Bool {
+    guard let posted = context.pointee.posted else { return false }
+    let (edges, levels) = posted.take(context.pointee.index)
+    for input in 0..<32 where edges >> UInt32(input) & 1 != 0 { controllers.pulse(input) }
+    for input in 0..<32 where levels >> UInt32(input) & 1 != 0 { controllers.trigger(input) }
+    return edges | levels != 0
+  }
+
   /// Sleeps in the host until something asks for attention. A request that came before is seen by the exchange.
   private func sleep() -> Exit? {
     guard let controllers = context.pointee.controllers else { return .halt }
@@ -467,6 +482,9 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
       releaseMemory()
       return nil
     }
+    context.pointee.posted?.setAwake(context.pointee.index, false)
+    defer { context.pointee.posted?.setAwake(context.pointee.index, true) }
+    guard !takePosted(controllers) else { return nil }
     let (isAsleep, _) = attention.pointee.compareExchange(
       expected: 0, desired: Attention.asleep, ordering: .sequentiallyConsistent)
     if isAsleep {

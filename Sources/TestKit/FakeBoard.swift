@@ -164,9 +164,7 @@ public final class InlineWorkers: DeviceWorkers {
   /// What wakes workers at points of time.
   func use(_ timers: TimerQueue) { places.timers.withLock { $0 = timers } }
 
-  public func worker(
-    _ name: String, polling: PollingTime, _ work: @escaping @Sendable (_ mayPoll: Bool) -> WorkerState
-  ) -> DeviceWorker {
+  public func worker(_ name: String, _ work: @escaping @Sendable (_ mayPoll: Bool) -> WorkerState) -> DeviceWorker {
     Worker(places, work)
   }
 

@@ -174,7 +174,7 @@ struct KVMMachineTests {
     let tiny = try interruptMachine(level: true)
     let trigger = try SharedEvent()
     let resample = try SharedEvent()
-    try tiny.machine.connect(input: 5, trigger: trigger.event, resample: resample.event) { false }
+    try tiny.machine.connect(input: 5, trigger: trigger.event, resample: resample.event)
     let seen = try onVCPUThread(tiny) { tiny in
       var seen = [tiny.run()]
       var resamples: [UInt64] = []

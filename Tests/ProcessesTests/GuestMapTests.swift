@@ -1,3 +1,4 @@
+import Buses
 import Engines
 import LinuxSystem
 import Sandbox
@@ -40,9 +41,9 @@ private final class RecordingMachine: VirtualMachine {
   func start(confine: @escaping @Sendable () -> Bool) throws(EngineFailure) {}
   func connect(input: Int, edge event: borrowing EventDescriptor) throws(EngineFailure) {}
   func connect(
-    input: Int, trigger: borrowing EventDescriptor, resample: borrowing EventDescriptor,
-    isAsserted: @escaping @Sendable () -> Bool
+    input: Int, trigger: borrowing EventDescriptor, resample: borrowing EventDescriptor
   ) throws(EngineFailure) {}
+  func share(_ posted: PostedInterrupts, isAsserted: @escaping @Sendable (_ input: Int) -> Bool) {}
   func connect(doorbell: DoorbellAddress, event: borrowing EventDescriptor) throws(EngineFailure) {}
   func disconnect(doorbell: DoorbellAddress, event: borrowing EventDescriptor) throws(EngineFailure) {}
   func connect(message index: Int, event: borrowing EventDescriptor) throws(EngineFailure) {}

@@ -27,7 +27,10 @@ private final class FakeEngine: Sendable {
       notifications: .init(
         kick: { vcpu in recorder.notes.withLock { $0.kicks.append(vcpu) } },
         rearm: { deadline in recorder.notes.withLock { $0.deadlines.append(deadline) } },
-        endOfInterrupt: { input in recorder.notes.withLock { $0.ended.append(input) } }))
+        isAsserted: { input in
+          recorder.notes.withLock { $0.ended.append(input) }
+          return false
+        }))
   }
 
   func takeNotes() -> Notes {

@@ -1,3 +1,4 @@
+import Buses
 import Engines
 import LinuxSystem
 import Synchronization
@@ -14,7 +15,14 @@ struct SoftMachineTests {
     private let memory: Mapping
     private let rom: Mapping
 
-    init(_ program: [UInt8], handler: [UInt8] = [], processor: Int = 0) throws {
+    /// Devices post interrupts here, but as for a machine that has been told nothing of it there may be none.
+    let posted: PostedInterrupts?
+
+    /// `isAsserted`: what level-triggered sources say; nil: nothing is posted and asserted.
+    init(
+      _ program: [UInt8], handler: [UInt8] = [], processor: Int = 0,
+      isAsserted: (@Sendable (_ input: Int) -> Bool)? = nil
+    ) throws {
       memory = try Mapping(anonymous: 64 << 10)
       rom = try Mapping(anonymous: 64 << 10)
       // jmp far 0000:1000, at FFFF:FFF0.
@@ -25,6 +33,8 @@ struct SoftMachineTests {
       memory.bytes[0x20..<0x24].copyBytes(from: [0x00, 0x11, 0, 0])
       memory.bytes[0x1100..<0x1100 + handler.count].copyBytes(from: handler)
       machine = try SoftMachine(vcpus: processor + 1)
+      posted = isAsserted == nil ? nil : PostedInterrupts(processors: processor + 1)
+      if let posted, let isAsserted { machine.share(posted, isAsserted: isAsserted) }
       for (slot, (address, host)) in [(UInt64(0), memory.base), (0xFFFF_0000, rom.base)].enumerated() {
         let mapping = HostMapping(guestAddress: address, size: 64 << 10, host: host, readOnly: slot == 1)
         guard machine.map(slot: slot, mapping) else { throw EngineFailure(reason: "mapping refused") }
@@ -124,6 +134,84 @@ struct SoftMachineTests {
     watchdog.join()
   }
 
+  /// Loops that never end, behind STI: each goes round in another way.
+  private static let loops: [[UInt8]] = [
+    [0xEB, 0xFE],  // jmp itself
+    [0x90, 0xEB, 0x01, 0xF4, 0xEB, 0xFA],  // nop; jmp over a byte; jmp back
+    [0x85, 0xC0, 0x74, 0xFC, 0xEB, 0xFA],  // test ax, ax; jz back; jmp back
+    [0xE8, 0x02, 0x00, 0xEB, 0xFB, 0xC3],  // call; jmp back; ret
+    [0xBB, 0x00, 0x00, 0xFF, 0xE3],  // mov bx, here; jmp bx
+  ]
+
+  @Test(arguments: loops.indices)
+  func aPostedEdgeIsFoundInEveryLoop(_ index: Int) throws {
+    var program = Self.sleeper.dropLast(3) + Self.loops[index]
+    if index == 4 {
+      let here = 0x1000 + program.count - 5
+      (program[program.count - 4], program[program.count - 3]) = (UInt8(here & 0xFF), UInt8(here >> 8))
+    }
+    let tiny = try Tiny(Array(program), handler: Self.handler) { _ in false }
+    let posted = try #require(tiny.posted)
+    #expect(tiny.nextPort() == 0xE1)
+    // Until the loop is translated and connected.
+    let translated = try HostThread("kick") {
+      (try? EventDescriptor())?.wait(milliseconds: 50)
+      tiny.cpu.kick()
+    }
+    #expect(tiny.nextPort() == nil)
+    translated.join()
+    var taken = 0
+    try tiny.watched {
+      for _ in 0..<2_000 {
+        guard posted.post(edge: 5), tiny.nextPort() == 0xE0 else { break }
+        taken += 1
+      }
+    }
+    #expect(taken == 2_000)
+  }
+
+  @Test func noPostedEdgeIsLostHoweverItMeetsHLT() throws {
+    let tiny = try Tiny(Self.sleeper, handler: Self.handler) { _ in false }
+    let posted = try #require(tiny.posted)
+    let edge = try SharedEvent()
+    try tiny.machine.connect(input: 5, edge: edge.event)
+    #expect(tiny.nextPort() == 0xE1)
+    let rounds = 30_000
+    let taken = Atomic<Int>(0)
+    let found = Atomic<Int>(0)
+    let isOver = Atomic<Bool>(false)
+    let device = try HostThread("device") {
+      for round in 0..<rounds {
+        while taken.load(ordering: .acquiring) < round, !isOver.load(ordering: .relaxed) { spinHint() }
+        for _ in 0..<round % 509 { spinHint() }
+        if posted.post(edge: 5) { found.add(1, ordering: .relaxed) } else { edge.event.signal() }
+      }
+    }
+    try tiny.watched {
+      for _ in 0..<rounds {
+        guard tiny.nextPort() == 0xE0 else { break }
+        taken.add(1, ordering: .releasing)
+      }
+    }
+    isOver.store(true, ordering: .relaxed)
+    device.join()
+    #expect(taken.load(ordering: .relaxed) == rounds)
+    let count = found.load(ordering: .relaxed)
+    #expect(count > 0 && count < rounds, "both ways are taken: \(count)")
+  }
+
+  @Test func aPostedLevelComesAgainWhileItsSourceIsAsserted() throws {
+    // ELCR bit 5 first.
+    let program: [UInt8] = [0xBA, 0xD0, 0x04, 0xB0, 0x20, 0xEE] + Self.sleeper.dropLast(3) + [0xEB, 0xFE]
+    let interruptsLeft = Countdown(3)
+    let tiny = try Tiny(program, handler: Self.handler) { input in input == 5 && interruptsLeft.next() }
+    let posted = try #require(tiny.posted)
+    #expect(tiny.nextPort() == 0xE1)
+    #expect(posted.post(level: 5))
+    try tiny.watched { for _ in 0..<3 { #expect(tiny.nextPort() == 0xE0) } }
+    #expect(interruptsLeft.value == 0)
+  }
+
   @Test func aGuestGoesOnAfterItsTranslationsWereDropped() throws {
     let tiny = try Tiny(Self.sleeper, handler: Self.handler)
     tiny.cpu.idleWatch.period = 100_000_000
@@ -156,11 +244,11 @@ struct SoftMachineTests {
   @Test func anInterruptComesAgainWhileItsLevelTriggeredSourceIsAsserted() throws {
     // ELCR bit 5 first.
     let program: [UInt8] = [0xBA, 0xD0, 0x04, 0xB0, 0x20, 0xEE] + Self.sleeper
-    let tiny = try Tiny(program, handler: Self.handler)
+    let interruptsLeft = Countdown(3)
+    let tiny = try Tiny(program, handler: Self.handler) { input in input == 5 && interruptsLeft.next() }
     let trigger = try EventDescriptor()
     let resample = try EventDescriptor()
-    let interruptsLeft = Countdown(3)
-    try tiny.machine.connect(input: 5, trigger: trigger, resample: resample) { interruptsLeft.next() }
+    try tiny.machine.connect(input: 5, trigger: trigger, resample: resample)
     #expect(tiny.nextPort() == 0xE1)
     trigger.signal()
     // Asserted at the end of the first two.

@@ -106,6 +106,8 @@ typedef struct soft_cpu {
   uint32_t branch_epoch;
   /// Not zero: leave the interpreter at the next block.
   uint32_t attention;
+  /// As `attention`, but a word that another process writes; it stays where it was first.
+  const uint32_t *_Nonnull notice;
   /// Why the interpreter was left: `LeaveReason`.
   uint32_t leave;
   /// The first operation of the block being executed; out of date between two operations of translated code.
@@ -223,6 +225,7 @@ _Static_assert(sizeof(((soft_returns *)0)->entries[0]) == 16 && sizeof(((soft_re
 static const int32_t soft_jump_tag_offset = offsetof(soft_cpu, jump_tag);
 static const int32_t soft_branch_epoch_offset = offsetof(soft_cpu, branch_epoch);
 static const int32_t soft_attention_offset = offsetof(soft_cpu, attention);
+static const int32_t soft_notice_offset = offsetof(soft_cpu, notice);
 static const int32_t soft_leave_offset = offsetof(soft_cpu, leave);
 static const int32_t soft_block_offset = offsetof(soft_cpu, block);
 static const int32_t soft_rip_offset = offsetof(soft_cpu, rip);
@@ -257,6 +260,14 @@ static inline soft_segment *_Nonnull soft_segment_at(soft_cpu *_Nonnull cpu, uin
 
 static inline uint32_t soft_attention(const soft_cpu *_Nonnull cpu) {
   return __atomic_load_n(&cpu->attention, __ATOMIC_RELAXED);
+}
+static inline uint8_t soft_has_notice(const soft_cpu *_Nonnull cpu) {
+  return __atomic_load_n(cpu->notice, __ATOMIC_RELAXED) != 0;
+}
+/// A notice that never comes.
+static inline const uint32_t *_Nonnull soft_no_notice(void) {
+  static const uint32_t none;
+  return &none;
 }
 /// The word as threads that wait for it see it.
 static inline uint32_t *_Nonnull soft_attention_word(soft_cpu *_Nonnull cpu) { return &cpu->attention; }

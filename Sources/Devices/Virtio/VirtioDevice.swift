@@ -80,7 +80,7 @@ open class VirtioDevice: @unchecked Sendable {
   /// `features` are the device's own bits; `configuration` its configuration space at power-on.
   public init(
     id: String, kind: VirtioKind, features: VirtioFeatures, queues specs: [QueueSpec], configuration: [UInt8],
-    polling: PollingTime = .short, board: Board
+    board: Board
   ) throws(DeviceError) {
     self.id = id
     self.kind = kind
@@ -93,8 +93,7 @@ open class VirtioDevice: @unchecked Sendable {
       Control(
         queues: specs.map { QueueState(layout: VirtqueueLayout(size: $0.size)) }, configuration: configuration))
     for number in 0...(specs.map(\.group).max() ?? 0) {
-      let name = number == 0 ? id : "\(id)-\(number)"
-      let worker = try board.workers.worker(name, polling: polling) { [unowned self] mayPoll in
+      let worker = try board.workers.worker(number == 0 ? id : "\(id)-\(number)") { [unowned self] mayPoll in
         serve(number, mayPoll: mayPoll)
       }
       groups.append(Group(worker, specs.indices.filter { specs[$0].group == number }))
@@ -115,6 +114,9 @@ open class VirtioDevice: @unchecked Sendable {
 
   /// Looks at what others have put there for the group, such as completions. False: there was nothing.
   open func service(group: Int) throws(VirtqueueFault) -> Bool { false }
+
+  /// For how long it is worth to look for more. The group's lock is held.
+  open var pollingTime: PollingTime { .short }
 
   /// The driver wrote these bytes of the configuration space, which has them already. No lock is held.
   open func configurationWritten(_ range: Range<Int>) {}
@@ -169,7 +171,7 @@ open class VirtioDevice: @unchecked Sendable {
       guard isRunning, !isBroken.load(ordering: .relaxed) else { return .idle }
       do throws(VirtqueueFault) {
         if try turn(number, group.queues) { return .busy }
-        if mayPoll { return .polling }
+        if mayPoll { return .polling(pollingTime) }
         for index in group.queues where waits(index) { queues[index].setNotifications(true) }
         for index in group.queues where waits(index) && queues[index].hasAvailable { return .busy }
         return .idle

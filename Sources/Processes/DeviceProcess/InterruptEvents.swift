@@ -3,8 +3,9 @@ import LinuxSystem
 import Sandbox
 import Synchronization
 
-/// Interrupt inputs as eventfds: the engine listens at the other end of each. One is made and given to the launcher when
-/// a device first uses the input, because each that the engine listens to costs time when the machine starts and ends.
+/// Interrupt inputs. Where a processor of the engine's looks for them itself they are posted; otherwise they are eventfds,
+/// at the other end of which the engine listens. One is made and given to the launcher when it is first needed, because
+/// each that the engine listens to costs time when the machine starts and ends.
 ///
 /// A level-triggered input is raised by its trigger and stays up until the guest's end of interrupt, which signals the
 /// resample eventfd, or looks at the machine page itself; a source that is then still asserted triggers again. A source
@@ -50,6 +51,7 @@ final class InterruptEvents: InterruptSink {
   }
 
   func pulse(_ input: Int) {
+    guard !page.posted.post(edge: input) else { return }
     inputs[input].edge.withLock { event in
       if event == nil { event = connect(.connectEdge, input) }
       event?.event.signal()
@@ -62,6 +64,7 @@ final class InterruptEvents: InterruptSink {
   }
 
   func trigger(_ input: Int) {
+    guard !page.posted.post(level: input) else { return }
     inputs[input].trigger.withLock { event in
       if event == nil { event = connect(.connectLevel, input, resampled.raw) }
       event?.event.signal()

@@ -22,13 +22,9 @@ final class WorkerThreads: DeviceWorkers {
     bells = BellCount()
   }
 
-  /// What the long time for polling is of the short one, that of mailboxes: at 40 us about KVM's for halted vCPUs.
-  private static let patience: UInt64 = 6
-
   func worker(
-    _ name: String, polling: PollingTime, _ work: @escaping @Sendable (_ mayPoll: Bool) -> WorkerState
+    _ name: String, _ work: @escaping @Sendable (_ mayPoll: Bool) -> WorkerState
   ) throws(DeviceError) -> DeviceWorker {
-    let spin = polling == .long ? spin &* Self.patience : spin
     do throws(SystemError) {
       let worker = Worker(name, try SharedEvent(blocking: ()), work, channel, page, clock, bells, spin)
       workers.withLock { $0.append(worker) }
@@ -56,7 +52,7 @@ final class WorkerThreads: DeviceWorkers {
     private let page: MachinePage
     private let clock: HostClock
     private let bells: BellCount
-    /// TSC cycles that it polls at most before it sleeps.
+    /// TSC cycles that it polls at most for a short time.
     private let spin: UInt64
     /// Calls of `wake`, modulo 2^32: what the thread compares before it sleeps.
     private let wakes = Atomic<UInt32>(0)
@@ -86,21 +82,19 @@ final class WorkerThreads: DeviceWorkers {
     func start() throws(SystemError) { _ = try HostThread(name) { [self] in serve() } }
 
     private func serve() {
-      // How long to poll.
-      var window = spin
+      var window = PollingWindow(limit: spin &* PollingWindow.patience)
       thread.store(currentThreadID(), ordering: .relaxed)
       sleep()
       while true {
         isAsleep.store(false, ordering: .sequentiallyConsistent)
         let seen = wakes.load(ordering: .sequentiallyConsistent)
-        finishWork(window)
+        finishWork(window.cycles)
         isAsleep.store(true, ordering: .sequentiallyConsistent)
         // A wake before that signalled nothing.
         guard wakes.load(ordering: .sequentiallyConsistent) == seen else { continue }
         let start = timestamp()
         sleep()
-        // Polling longer would have met what came, or would not.
-        window = timestamp() &- start < spin ? min(max(window * 2, spin / 16), spin) : window / 2
+        window.slept(since: start)
       }
     }
 
@@ -125,8 +119,8 @@ final class WorkerThreads: DeviceWorkers {
         switch work(window > 0) {
         case .idle: return
         case .busy: last = timestamp()
-        case .polling:
-          if timestamp() &- last < window {
+        case .polling(let time):
+          if timestamp() &- last < (time == .long ? window : min(window, spin)) {
             spinHint()
           } else {
             if work(false) == .idle { return }

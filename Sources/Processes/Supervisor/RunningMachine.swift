@@ -36,6 +36,7 @@ final class RunningMachine<Machine: VirtualMachine>: Sendable {
     for (slot, mapping) in memory.fixedMappings.enumerated() { try map.add(fixed: slot, mapping) }
     let registers = RegisterAccess(memory.page)
     connections = Connections(machine, table: memory.page.connections, registers: registers)
+    machine.share(memory.page.posted) { [page = memory.page] input in page.isAsserted(input) }
     let spin = spinCycles(vcpus: spec.cpus)
     let startPlace = StartPlace()
     self.startPlace = startPlace
@@ -60,10 +61,7 @@ final class RunningMachine<Machine: VirtualMachine>: Sendable {
     case (.connectEdge, 1, 1) where payload[0] < InterruptFabric.inputCount:
       try machine.connect(input: Int(payload[0]), edge: events[0].event)
     case (.connectLevel, 1, 2) where payload[0] < InterruptFabric.inputCount:
-      let input = Int(payload[0])
-      try machine.connect(input: input, trigger: events[0].event, resample: events[1].event) { [page = memory.page] in
-        page.isAsserted(input)
-      }
+      try machine.connect(input: Int(payload[0]), trigger: events[0].event, resample: events[1].event)
     case (.connectMessage, 2, 1):
       return try connections.add(message: Int(payload[0]) | Int(payload[1]) << 8, events[0])
     case (.connectDoorbell, 2, 1):

@@ -27,7 +27,7 @@ public struct SharedMapping: Sendable, Equatable {
 }
 
 /// The shared memory between the launcher and the device process: one page of machine state, the connections of
-/// interrupts and doorbells, the registers that processors access themselves, then the mailboxes. Beside the map the page
+/// interrupts and doorbells, the registers that processors access themselves, the mailboxes, then posted interrupts. Beside the map the page
 /// says where writes are posted.
 ///
 /// The memory map's slots are written by the device process under a sequence number each (odd while it writes)
@@ -75,6 +75,8 @@ public final class MachinePage: @unchecked Sendable {
   private static let connectionsOffset = 4096
   private static let registersOffset = connectionsOffset + ConnectionTable.size
   private static let mailboxOffset = registersOffset + registersCount * SharedRegisters.stride
+  /// Behind the mailboxes.
+  private static func postedOffset(vcpus: Int) -> Int { mailboxOffset + vcpus * MailboxSlot.stride }
   private let mapping: Mapping
   private let header: UnsafeMutablePointer<Header>
   private let slots: UnsafeMutablePointer<Slot>
@@ -83,10 +85,14 @@ public final class MachinePage: @unchecked Sendable {
   public let mailboxes: [MailboxSlot]
   public let connections: ConnectionTable
   public let registers: [SharedRegisters]
+  public let posted: PostedInterrupts
   private let order: UnsafeMutablePointer<PostedOrder>
 
   /// Bytes of shared memory for a machine.
-  public static func size(vcpus: Int) -> Int { mailboxOffset + vcpus * MailboxSlot.stride }
+  public static func size(vcpus: Int) -> Int {
+    let end = postedOffset(vcpus: vcpus) + PostedInterrupts.size(processors: vcpus)
+    return (end + 4095) & ~4095
+  }
 
   /// Maps the shared memory; the launcher, which makes it, also initialises it.
   public init(_ descriptor: borrowing Descriptor, vcpus: Int, initialize: Bool) throws(SystemError) {
@@ -103,6 +109,7 @@ public final class MachinePage: @unchecked Sendable {
       SharedRegisters(base + Self.registersOffset + $0 * SharedRegisters.stride, index: $0)
     }
     connections = ConnectionTable(base + Self.connectionsOffset)
+    posted = PostedInterrupts(base + Self.postedOffset(vcpus: vcpus), processors: vcpus)
     guard initialize else { return }
     header.initialize(to: Header())
     for index in 0..<Self.slotCount { (slots + index).initialize(to: Slot()) }

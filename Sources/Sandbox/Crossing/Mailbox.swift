@@ -261,21 +261,23 @@ public struct MailboxRequest {
 /// The device process's end of a mailbox.
 public struct MailboxServer: Sendable {
   private let slot: MailboxSlot
-  private let spin: UInt64
+  private let window: PollingWindow
 
+  /// - Parameter spin: for how long the vCPU's side spins, in TSC cycles.
   public init(_ slot: MailboxSlot, spin: UInt64) {
     self.slot = slot
-    self.spin = spin
+    window = PollingWindow(limit: spin &* PollingWindow.patience)
   }
 
   /// Serves requests until the mailbox is closed.
   public func serve(_ handle: (MailboxRequest) -> Void) {
     let box = slot.mailbox
-    var spin = spin
-    while let isAwaited = awaitWork(spin) {
+    var window = window
+    var isAlone = true
+    while let isAwaited = awaitWork(&window, mayPoll: isAlone) {
       let processor = Processor.current
       box.pointee.server.store(processor, ordering: .relaxed)
-      spin = box.pointee.client.load(ordering: .relaxed) == processor ? 0 : self.spin
+      isAlone = box.pointee.client.load(ordering: .relaxed) != processor
       guard performPosted(handle) else { return }
       guard isAwaited else { continue }
       guard
@@ -326,14 +328,16 @@ public struct MailboxServer: Sendable {
 
   /// Whether the vCPU waits for an access, or has only posted something; nil: the mailbox was closed.
   @inline(__always)
-  private func awaitWork(_ spin: UInt64) -> Bool? {
+  private func awaitWork(_ window: inout PollingWindow, mayPoll: Bool) -> Bool? {
     let box = slot.mailbox
+    let spin = mayPoll ? window.cycles : 0
     let start = timestamp()
     while true {
       if let work = self.work { return work == .closed ? nil : work == .request }
       if timestamp() &- start > spin { break }
       spinHint()
     }
+    defer { window.slept(since: start) }
     while true {
       let state = box.pointee.state.load(ordering: .acquiring)
       if let work = self.work {

@@ -38,7 +38,7 @@ func interpret(_ state: State, from op: MicroOp) {
 /// After STI: the next block is entered whatever there is to attend to, since interrupts are held off for an instruction.
 /// What there is already goes to the outer loop.
 @inline(never) @c func softDispatchShadowed(_ state: State, _ op: MicroOp) {
-  guard soft_attention(state) == 0, state.pointee.events_waiting == 0,
+  guard soft_attention(state) == 0, soft_has_notice(state) == 0, state.pointee.events_waiting == 0,
     let entry = JumpCache.find(state, state.pointee.rip),
     let target = entry.pointee.target, !Block.of(target).pointee.isDead
   else { return }
@@ -113,7 +113,7 @@ enum JumpCache {
 /// Enters a block: its first operation, whose `index` counts up to 0, when it is translated.
 @c func softBlock(_ state: State, _ op: MicroOp) {
   state.pointee.block = op
-  if soft_attention(state) != 0 {
+  if soft_attention(state) != 0 || soft_has_notice(state) != 0 {
     state.pointee.rip = codeAddress(state, op)
     state.pointee.leave = LeaveReason.dispatch
     return

@@ -17,16 +17,17 @@ public final class InterruptControllers: Sendable {
     public var kick: @Sendable (_ vcpu: Int) -> Void
     /// A deadline in nanoseconds of guest time that is earlier than what `advance()` returned last.
     public var rearm: @Sendable (_ deadline: UInt64) -> Void
-    /// The guest ended an interrupt of an input that `trigger` had raised; it is low now.
-    public var endOfInterrupt: @Sendable (_ input: Int) -> Void
+    /// The guest ended an interrupt of an input that `trigger` had raised; it is low now, unless this says that its
+    /// sources are still asserted.
+    public var isAsserted: @Sendable (_ input: Int) -> Bool
 
     public init(
       kick: @escaping @Sendable (_ vcpu: Int) -> Void, rearm: @escaping @Sendable (_ deadline: UInt64) -> Void,
-      endOfInterrupt: @escaping @Sendable (_ input: Int) -> Void
+      isAsserted: @escaping @Sendable (_ input: Int) -> Bool
     ) {
       self.kick = kick
       self.rearm = rearm
-      self.endOfInterrupt = endOfInterrupt
+      self.isAsserted = isAsserted
     }
   }
 
@@ -177,7 +178,8 @@ public final class InterruptControllers: Sendable {
     }
     var ended = outbox.ended
     while ended != 0 {
-      notifications.endOfInterrupt(ended.trailingZeroBitCount)
+      // A source that is asserted after this look triggers by itself.
+      if notifications.isAsserted(ended.trailingZeroBitCount) { trigger(ended.trailingZeroBitCount) }
       ended &= ended - 1
     }
     if outbox.deadline < armedDeadline.load(ordering: .sequentiallyConsistent) { notifications.rearm(outbox.deadline) }

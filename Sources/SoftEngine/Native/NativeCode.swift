@@ -92,18 +92,25 @@ final class NativeCode {
     return next
   }
 
+  /// Bytes before a block's code that look for a notice first. They are on every way round a loop: whatever comes from
+  /// behind enters there, and what finds blocks by their addresses.
+  static let prologueSize = 16
+
+  /// Where a jump from `place` enters a block whose code is at `native`.
+  static func entry(of native: Int, from place: Int) -> Int { native <= place ? native - prologueSize : native }
+
   /// What translated code jumps to that found a block in the jump cache; nil while there is no such code.
   func entry(of block: UnsafeMutablePointer<Block>) -> UnsafeMutableRawPointer? {
     guard let routines else { return nil }
     let native = block.pointee.native
-    return base + (native == Block.notTranslated ? routines.enter : Int(native))
+    return base + (native == Block.notTranslated ? routines.enter : Int(native) - Self.prologueSize)
   }
 
   /// Has a direct branch, whose distance ends at `end`, go to a block of the same page, if that is translated.
   // Safety: the distance is aligned, so it is fetched as it was or as it will be, and either is right.
   func connect(branchEndingAt end: Int, to target: UnsafeMutablePointer<Block>) {
     guard target.pointee.native != Block.notTranslated, !target.pointee.isDead else { return }
-    let distance = target.pointee.native &- Int32(truncatingIfNeeded: end)
+    let distance = Int32(truncatingIfNeeded: Self.entry(of: Int(target.pointee.native), from: end) - end)
     writable.base.storeBytes(of: distance, toByteOffset: end - 4, as: Int32.self)
   }
 

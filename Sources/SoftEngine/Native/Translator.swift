@@ -8,8 +8,9 @@ struct Translator {
   var a = Assembler()
   /// What the host's registers hold of the guest's.
   var cache = RegisterCache()
-  /// Where the block will stand in the code: what is always executed, and what rarely is.
+  /// Where the block will stand in the code: what is always executed, what is before it, and what rarely is executed.
   private let origin: Int
+  private let start: Int
   private let coldOrigin: Int
   /// Where what is being written will stand.
   private var base: Int
@@ -50,9 +51,10 @@ struct Translator {
   private init(_ code: NativeCode, _ block: UnsafeMutablePointer<Block>, _ state: State) {
     routines = code.makeRoutines()
     supervisorPage = state.pointee.branch_epoch != BranchEpoch.user ? state.pointee.code_page : 0
-    origin = code.cursor
+    start = code.cursor
+    origin = start + NativeCode.prologueSize
     coldOrigin = code.coldCursor
-    base = origin
+    base = start
     let operations = block.operations
     self.operations = operations
     count = block.pointee.operationCount
@@ -81,6 +83,10 @@ struct Translator {
     /// Operations that are not entered by `softNativeContinue`, with where they are.
     var handlers: [(index: Int, handler: soft_handler)] = []
     var continuations: [(index: Int, offset: Int)] = []
+    a.load(.rcx, NativeState.notice)
+    a.calculate(.cmp, HostAddress(.rcx), immediate: 0, size: 4)
+    let notice = a.skip(if: HostCondition.notEqual)
+    assert(a.count == NativeCode.prologueSize)
     var index = 0
     while index < count {
       defer { index += 1 }
@@ -116,13 +122,16 @@ struct Translator {
     var hot = Assembler()
     swap(&a, &hot)
     base = coldOrigin
+    hot.land(notice, at: base - start)
+    a.move(.rsi, quadword: UInt64(UInt(bitPattern: operations)))
+    a.jump(to: routines.attend - base)
     for run in stackRuns {
-      hot.land(run.skip, at: here)
+      hot.land(run.skip, at: base - start + a.count)
       emitOneByOne(run, entries)
     }
     cache.removeAll()
     for departure in departures {
-      for skip in departure.skips { hot.land(skip, at: here) }
+      for skip in departure.skips { hot.land(skip, at: base - start + a.count) }
       if departure.leavesPage {
         emitHandler(departure.index, pointerAt: routines.leavePage)
       } else {
@@ -137,7 +146,7 @@ struct Translator {
     block.pointee.native = Int32(truncatingIfNeeded: origin)
     for index in 1..<count { operations[index].handler = softNativeContinue }
     for (index, handler) in handlers { operations[index].handler = handler }
-    for (index, offset) in continuations { operations[index].handler = code.handler(at: origin + offset) }
+    for (index, offset) in continuations { operations[index].handler = code.handler(at: start + offset) }
     operations[0].handler = code.handler(at: origin)
     return true
   }
@@ -224,7 +233,7 @@ struct Translator {
     for (index, register) in RegisterCache.registers.enumerated() {
       if let slot = run.after.slot(index), slot != contents.slot(index) { a.load(register, place(slot)) }
     }
-    a.jump(to: origin + run.end - base)
+    a.jump(to: start + run.end - base)
   }
 
   /// Goes where a direct branch goes.
@@ -234,8 +243,9 @@ struct Translator {
       // Safety: a block of the same page, which dies with this one.
       let native = target == UnsafePointer(operations) ? origin : Int(Block.of(target).pointee.native)
       if native != Int(Block.notTranslated) {
-        if let condition { return a.jump(if: condition, to: native - base) }
-        return a.jump(to: native - base)
+        let entry = NativeCode.entry(of: native, from: base + a.count) - base
+        if let condition { return a.jump(if: condition, to: entry) }
+        return a.jump(to: entry)
       }
     }
     if condition == nil, op.aux == Link.never {

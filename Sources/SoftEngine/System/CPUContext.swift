@@ -1,3 +1,4 @@
+import Buses
 import CSoftCPU
 import Engines
 import X86
@@ -22,6 +23,8 @@ struct CPUContext {
   var controllers: InterruptControllers?
   /// What brings interrupts from devices; nil: nothing does.
   var events: EventThread?
+  /// Where devices post interrupts; nil: nowhere.
+  var posted: PostedInterrupts?
   /// Where code is copied to be decoded; what it needs at most, with a second page's part.
   let code = UnsafeMutableRawPointer.allocate(byteCount: Block.maximum * 15 + 15, alignment: 16)
   /// What devices read and write.

@@ -37,7 +37,7 @@ extension Executor {
       if count == 0 { return true }
       if i.operation == .cmps || i.operation == .scas, state.zero != i.prefixes.contains(.rep) { return true }
       budget &-= 1
-      if budget == 0 || soft_attention(state) != 0 || state.pointee.code_changed != 0 {
+      if budget == 0 || soft_attention(state) != 0 || soft_has_notice(state) != 0 || state.pointee.code_changed != 0 {
         // Back to this instruction, by way of the outer loop.
         state.pointee.rip = state.pointee.instruction_rip
         state.pointee.code_changed = 1

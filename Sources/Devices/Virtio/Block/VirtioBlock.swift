@@ -39,7 +39,7 @@ public final class VirtioBlock: VirtioDevice, @unchecked Sendable {
     try super.init(
       id: id, kind: VirtioKind(id: 2, transitionalID: 0x1001, pciClass: 0x010000), features: features,
       queues: Array(repeating: QueueSpec(size: options.queueSize), count: options.queues),
-      configuration: Self.configuration(backend, options), polling: .long, board: board)
+      configuration: Self.configuration(backend, options), board: board)
     backend.onResize { [weak self] size in
       self?.changeConfiguration { $0.store(size / UInt64(Format.sector), at: Format.Configuration.capacity, count: 8) }
     }
@@ -223,6 +223,9 @@ public final class VirtioBlock: VirtioDevice, @unchecked Sendable {
     request.hasFailed.store(0, ordering: .relaxed)
     backend.enqueue(block)
   }
+
+  /// Nothing is under way.
+  public override var pollingTime: PollingTime { free.count == requests.count ? .long : .short }
 
   // MARK: Completions
 

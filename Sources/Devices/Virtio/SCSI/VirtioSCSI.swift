@@ -42,7 +42,7 @@ public final class VirtioSCSI: VirtioDevice, @unchecked Sendable {
     try super.init(
       id: id, kind: VirtioKind(id: 8, transitionalID: 0x1004, pciClass: 0x010000), features: [Format.Feature.change],
       queues: Array(repeating: QueueSpec(size: queueSize), count: queues + Format.Queue.firstRequest),
-      configuration: bytes, polling: .long, board: board)
+      configuration: bytes, board: board)
   }
 
   /// Adds a drive; while the board is built. nil: the lowest free target.
@@ -151,6 +151,9 @@ public final class VirtioSCSI: VirtioDevice, @unchecked Sendable {
     }
     return worked
   }
+
+  /// Nothing is under way.
+  public override var pollingTime: PollingTime { tasks.isEmpty ? .long : .short }
 
   // MARK: Requests
 
