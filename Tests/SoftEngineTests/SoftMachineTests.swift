@@ -134,40 +134,41 @@ struct SoftMachineTests {
     watchdog.join()
   }
 
-  /// Loops that never end, behind STI: each goes round in another way.
+  /// Loops that never end, behind STI: each goes round in another way. Branches of 32 bits, as those of 16 are not
+  /// translated.
   private static let loops: [[UInt8]] = [
-    [0xEB, 0xFE],  // jmp itself
-    [0x90, 0xEB, 0x01, 0xF4, 0xEB, 0xFA],  // nop; jmp over a byte; jmp back
-    [0x85, 0xC0, 0x74, 0xFC, 0xEB, 0xFA],  // test ax, ax; jz back; jmp back
-    [0xE8, 0x02, 0x00, 0xEB, 0xFB, 0xC3],  // call; jmp back; ret
-    [0xBB, 0x00, 0x00, 0xFF, 0xE3],  // mov bx, here; jmp bx
+    [0x66, 0xEB, 0xFD],  // jmp itself
+    [0x90, 0x66, 0xEB, 0x01, 0xF4, 0x66, 0xEB, 0xF8],  // nop; jmp over a byte; jmp back
+    [0x66, 0xEB, 0x05, 0xF4, 0xF4, 0x66, 0xEB, 0xFD, 0x66, 0xEB, 0xFA],  // jmp over; jmp itself; jmp to that
+    [0x85, 0xC0, 0x66, 0x74, 0xFB, 0x66, 0xEB, 0xF8],  // test ax, ax; jz back; jmp back
+    [0x66, 0xE8, 0x03, 0x00, 0x00, 0x00, 0x66, 0xEB, 0xF7, 0x66, 0xC3],  // call; jmp back; ret
+    [0x66, 0xBB, 0x00, 0x00, 0x00, 0x00, 0x66, 0xFF, 0xE3],  // mov ebx, here; jmp ebx
   ]
 
   @Test(arguments: loops.indices)
   func aPostedEdgeIsFoundInEveryLoop(_ index: Int) throws {
-    var program = Self.sleeper.dropLast(3) + Self.loops[index]
-    if index == 4 {
-      let here = 0x1000 + program.count - 5
-      (program[program.count - 4], program[program.count - 3]) = (UInt8(here & 0xFF), UInt8(here >> 8))
+    var program = [UInt8](Self.sleeper.dropLast(3) + Self.loops[index])
+    if index == Self.loops.count - 1 {
+      let here = 0x1000 + program.count - 9
+      (program[program.count - 7], program[program.count - 6]) = (UInt8(here & 0xFF), UInt8(here >> 8))
     }
-    let tiny = try Tiny(Array(program), handler: Self.handler) { _ in false }
+    let tiny = try Tiny(program, handler: Self.handler) { _ in false }
     let posted = try #require(tiny.posted)
     #expect(tiny.nextPort() == 0xE1)
-    // Until the loop is translated and connected.
-    let translated = try HostThread("kick") {
-      (try? EventDescriptor())?.wait(milliseconds: 50)
-      tiny.cpu.kick()
-    }
-    #expect(tiny.nextPort() == nil)
-    translated.join()
     var taken = 0
     try tiny.watched {
-      for _ in 0..<2_000 {
-        guard posted.post(edge: 5), tiny.nextPort() == 0xE0 else { break }
+      for _ in 0..<50 {
+        // Posted while the guest goes round.
+        let device = try? HostThread("device") {
+          (try? EventDescriptor())?.wait(milliseconds: 2)
+          _ = posted.post(edge: 5)
+        }
+        guard tiny.nextPort() == 0xE0 else { break }
+        device?.join()
         taken += 1
       }
     }
-    #expect(taken == 2_000)
+    #expect(taken == 50)
   }
 
   @Test func noPostedEdgeIsLostHoweverItMeetsHLT() throws {
