@@ -90,7 +90,8 @@ public final class AddressSpace: Sendable {
   /// access or an interrupt: no memory map, no place of a doorbell, no event of the machine (PCI 3.0 §3.2.5).
   @discardableResult
   public func claim(
-    _ base: UInt64, _ count: UInt64, for target: BusTarget, region: Int = 0, isPosted: Bool = false
+    _ base: UInt64, _ count: UInt64, for target: BusTarget, region: Int = 0, isPosted: Bool = false,
+    registers: SharedRegisters? = nil
   ) throws(BusConflict) -> Claim {
     guard count > 0, base < limit, count <= limit - base else {
       throw BusConflict(space: name, base: base, count: count)
@@ -103,7 +104,7 @@ public final class AddressSpace: Sendable {
         throw BusConflict(space: name, base: base, count: count)
       }
     }
-    return try claimMovable(target, region: region, at: base, count, isPosted: isPosted)
+    return try claimMovable(target, region: region, at: base, count, isPosted: isPosted, registers: registers)
   }
 
   /// Claims a range that starts where `place` puts it, such as a BAR. Without a base it is disabled.

@@ -6,6 +6,7 @@ public struct SharedRegister: Sendable, Equatable {
   public enum Read: UInt8, Sendable {
     /// The device answers.
     case device
+    /// A value; the device answers while that does not fit the register, as where a read changes it.
     case value
     /// All causes, which are cleared by it.
     case takeCauses
@@ -62,6 +63,9 @@ public final class SharedRegisters: @unchecked Sendable {
   public static let registerCount = 16
   /// Bytes of a block.
   public static let stride = 512
+  /// Writes that a processor may post at most before they are performed, and so while it reads shared registers that they
+  /// have not changed yet.
+  public static let postedWrites = 64
 
   /// Causes in the low half, the mask in the high one, and the pin where a mask has no bit.
   private struct Interrupt: Equatable {
@@ -242,6 +246,7 @@ public final class SharedRegisters: @unchecked Sendable {
       SharedRegister.Write(rawValue: UInt8(truncatingIfNeeded: code >> 48)) ?? .device
     }
     fileprivate var index: Int { Int(code >> 56 & 7) }
+    fileprivate var width: UInt64 { code >> 32 & 0xFF }
   }
 
   /// The register at an offset that takes accesses of `width` bytes; nil: there is none.
@@ -259,7 +264,7 @@ public final class SharedRegisters: @unchecked Sendable {
   /// Reads the register; nil: the device is to be asked.
   public func read(_ access: Access) -> UInt32? {
     switch access.read {
-    case .value: value(access.index)
+    case .value: whole(value(access.index), width: access.width)
     case .mask: mask
     case .takeCauses:
       change { interrupt in
@@ -269,6 +274,8 @@ public final class SharedRegisters: @unchecked Sendable {
     case .device: nil
     }
   }
+
+  private func whole(_ value: UInt32, width: UInt64) -> UInt32? { UInt64(value) >> (8 * width) == 0 ? value : nil }
 
   /// Writes the register. Whether the device's doorbell is to be rung; nil: the device is to perform the write.
   public func write(_ access: Access, _ value: UInt32) -> Bool? {

@@ -4,21 +4,29 @@ import Synchronization
 
 /// The processors of a machine, as they and its interrupt controllers find each other.
 final class Peers: Sendable {
-  private struct Entry { weak var cpu: SoftVCPU? }
-  private let entries = Mutex<[Int: Entry]>([:])
+  private struct Entry {
+    let index: Int
+    weak var cpu: SoftVCPU?
+  }
+  /// A few: not a dictionary, whose first use takes the runtime longer than all that is done here.
+  private let entries = Mutex<[Entry]>([])
   /// Processors that wait in `stopWriters`.
   private let waiting = Atomic<Int>(0)
   /// A processor executes an instruction alone, or waits for the others to stand still.
   private let isOneAlone = Atomic<Bool>(false)
 
-  func add(_ index: Int, _ cpu: SoftVCPU) { entries.withLock { $0[index] = Entry(cpu: cpu) } }
+  func add(_ index: Int, _ cpu: SoftVCPU) { entries.withLock { $0.append(Entry(index: index, cpu: cpu)) } }
 
-  func attend(_ index: Int, _ bits: UInt32) { entries.withLock { $0[index]?.cpu }?.attend(bits) }
+  func attend(_ index: Int, _ bits: UInt32) { processor(index)?.attend(bits) }
+
+  private func processor(_ index: Int) -> SoftVCPU? {
+    entries.withLock { entries in entries.first { $0.index == index }?.cpu }
+  }
 
   /// Those that stand for bits of `mask`.
   private func processors(_ mask: UInt64) -> [SoftVCPU] {
     entries.withLock { entries in
-      entries.compactMap { index, entry in mask >> UInt64(index & 63) & 1 != 0 ? entry.cpu : nil }
+      entries.compactMap { entry in mask >> UInt64(entry.index & 63) & 1 != 0 ? entry.cpu : nil }
     }
   }
 
@@ -48,7 +56,7 @@ final class Peers: Sendable {
     while !isOneAlone.compareExchange(expected: false, desired: true, ordering: .sequentiallyConsistent).exchanged {
       yieldProcessor()
     }
-    let others = entries.withLock { entries in entries.compactMap { $0 == index ? nil : $1.cpu } }
+    let others = entries.withLock { entries in entries.compactMap { $0.index == index ? nil : $0.cpu } }
     for cpu in others { cpu.attend(Attention.pause) }
     for cpu in others {
       while !cpu.isStopped { yieldProcessor() }
@@ -63,7 +71,7 @@ final class Peers: Sendable {
   /// Another processor may be waiting for this one.
   private func giveWay(_ state: State) {
     if soft_attention(state) & Attention.writes != 0 {
-      entries.withLock { $0[state.context.pointee.index]?.cpu }?.serveForbidding()
+      processor(state.context.pointee.index)?.serveForbidding()
     }
     yieldProcessor()
   }

@@ -17,6 +17,7 @@ public final class ISASerial: Device, CharacterReceiver, @unchecked Sendable {
   }
 
   private let state = Mutex(State())
+  private let shared: SharedRegisters
   private let line: InterruptLine
   private let backend: (any CharacterBackend)?
   private let clock: any MachineClock
@@ -25,8 +26,10 @@ public final class ISASerial: Device, CharacterReceiver, @unchecked Sendable {
     line = board.interrupts.edge(irq)
     self.backend = backend
     clock = board.clock
+    shared = board.ports.makeRegisters(Serial16550.sharedRegisters)
     super.init(id: id)
-    try board.claim(ports: base, 8, for: self, isPosted: true)
+    try board.claim(ports: base, 8, for: self, isPosted: true, registers: shared)
+    change { _ in }
     let timer = board.timers.timer { [weak self] in self?.timeoutExpired() }
     state.withLock { $0.timeout = timer }
     backend?.attach(self)
@@ -90,6 +93,7 @@ public final class ISASerial: Device, CharacterReceiver, @unchecked Sendable {
   private func change<Value>(_ body: (inout State) -> Value) -> Value {
     let (value, resume) = state.withLock { state in
       let value = body(&state)
+      state.chip.show(in: shared)
       line.set(state.chip.interrupt)
       switch state.chip.takeTimeoutChange() {
       case .keep: break

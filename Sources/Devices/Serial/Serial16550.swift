@@ -1,3 +1,5 @@
+import Buses
+
 /// The PC16550D UART (National Semiconductor, June 1995) as a value. Transmission takes no time once the line
 /// takes the byte; the interrupts are those of the chip.
 struct Serial16550: Sendable {
@@ -92,6 +94,9 @@ struct Serial16550: Sendable {
 
   /// Bytes that each FIFO holds.
   static let fifoSize = 16
+  /// Bytes that may wait to be sent: beside the FIFO's those that a processor has posted before it could know that THRE
+  /// is clear.
+  private static let transmitterSize = fifoSize + SharedRegisters.postedWrites
   /// Oscillator of PC serial ports in hertz; a bit takes divisor × 16 of its cycles.
   private static let oscillator: UInt64 = 1_843_200
 
@@ -106,7 +111,7 @@ struct Serial16550: Sendable {
   private var receiver = ByteQueue(capacity: Serial16550.fifoSize)
   /// LSR error bits of each byte in `receiver`, in step with it.
   private var receiverErrors = ByteQueue(capacity: Serial16550.fifoSize)
-  private var transmitter = ByteQueue(capacity: Serial16550.fifoSize)
+  private var transmitter = ByteQueue(capacity: Serial16550.transmitterSize)
   /// Errors that the line status register shows.
   private var lineErrors: UInt8 = 0
   private var transmitterEmptyPending = false
@@ -235,6 +240,32 @@ struct Serial16550: Sendable {
     }
   }
 
+  /// What processors read of the registers themselves. THR is written for each character that is sent: it changes the
+  /// others once the line takes the character, which takes its time in the chip as well.
+  static let sharedRegisters = [
+    SharedRegister(Int(Register.lineStatus), .byte, read: .value, index: 0),
+    SharedRegister(Int(Register.modemStatus), .byte, read: .value, index: 1),
+    SharedRegister(Int(Register.interruptIdentification), .byte, read: .value, index: 2),
+    SharedRegister(Int(Register.interruptEnable), .byte, read: .value, index: 3),
+    SharedRegister(Int(Register.data), .byte, write: .unrelated),
+  ]
+
+  /// Has processors read what the registers are, or ask where reading changes something.
+  func show(in shared: SharedRegisters) {
+    let latch = lineControl & LCR.divisorLatchAccess != 0
+    let source = identification
+    let errors = lineStatus & ~(LSR.dataReady | LSR.transmitterHoldingEmpty | LSR.transmitterEmpty)
+    let values: [(value: UInt8, isPlain: Bool)] = [
+      (lineStatus, errors == 0),
+      (modemStatus, modemStatus & 0x0F == 0),
+      (source | (fifosEnabled ? IIR.fifosEnabled : 0), source != IIR.transmitterEmpty),
+      (interruptEnable, !latch),
+    ]
+    for (index, register) in values.enumerated() {
+      shared.setValue(index, register.isPlain ? UInt32(register.value) : .max)
+    }
+  }
+
   private var identification: UInt8 {
     if interruptEnable & IER.lineStatus != 0, lineErrors != 0 { return IIR.lineStatus }
     if interruptEnable & IER.receivedData != 0 {
@@ -255,13 +286,19 @@ struct Serial16550: Sendable {
   }
 
   private mutating func readLineStatus() -> UInt8 {
+    // Reading clears the errors shown, those of the first byte among them (§8.4).
+    defer {
+      lineErrors = 0
+      receiverErrors.replaceFirst(0)
+    }
+    return lineStatus
+  }
+
+  private var lineStatus: UInt8 {
     var value = lineErrors
     if !receiver.isEmpty { value |= LSR.dataReady }
     if transmitter.isEmpty { value |= LSR.transmitterHoldingEmpty | LSR.transmitterEmpty }
     if fifosEnabled, receiverErrors.contains(where: { $0 != 0 }) { value |= LSR.errorInFIFO }
-    // Reading clears the errors shown, those of the first byte among them (§8.4).
-    lineErrors = 0
-    receiverErrors.replaceFirst(0)
     return value
   }
 
@@ -272,13 +309,8 @@ struct Serial16550: Sendable {
       transmitterEmptyPending = true
       return
     }
-    if fifosEnabled {
-      // A byte beyond a full FIFO is lost: the program did not wait for THRE.
-      transmitter.append(value)
-    } else {
-      transmitter.removeAll()
-      transmitter.append(value)
-    }
+    // A byte beyond is lost: the program did not wait for THRE.
+    transmitter.append(value)
   }
 
   private mutating func writeFIFOControl(_ value: UInt8) {

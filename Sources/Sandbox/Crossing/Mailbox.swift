@@ -1,3 +1,4 @@
+import Buses
 import LinuxSystem
 import Synchronization
 
@@ -77,7 +78,7 @@ public struct Mailbox: ~Copyable {
   let performed = Atomic<UInt32>(0)
 
   /// Posted writes that fit.
-  static let postedCapacity: UInt32 = 64
+  static let postedCapacity = UInt32(SharedRegisters.postedWrites)
 
   struct PostedWrite {
     /// In `PostedOrder`.

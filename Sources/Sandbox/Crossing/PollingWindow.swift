@@ -10,7 +10,7 @@ public struct PollingWindow: Sendable {
   public let limit: UInt64
   public private(set) var cycles: UInt64
 
-  public init(limit: UInt64) { (self.limit, cycles) = (limit, limit) }
+  public init(limit: UInt64) { (self.limit, cycles) = (limit, limit / Self.patience) }
 
   /// The thread has slept since a point of time.
   public mutating func slept(since start: UInt64) {
