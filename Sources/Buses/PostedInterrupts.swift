@@ -1,20 +1,15 @@
 import Synchronization
 
-/// Interrupts that a device posts where a processor that executes guest code finds them itself: no thread is woken to carry
-/// them. While no processor does, the device signals what carries them otherwise.
+/// Edges of interrupt inputs that a device posts where a processor that executes guest code finds them itself: no thread is
+/// woken to carry them. While no processor does, the device signals what carries them otherwise.
 // Safety: the memory outlives the object, and all of it is atomic. The other process may write anything into it: interrupts
 // come or stay away by that, which is its to decide anyway.
 public final class PostedInterrupts: @unchecked Sendable {
   /// Bytes for a number of processors.
   public static func size(processors: Int) -> Int { line * (1 + processors) }
 
-  /// Each part is on a line of the host's cache of its own.
+  /// The edges, and what a processor has, are on a line of the host's cache of its own.
   private static let line = 64
-
-  private struct Inputs: ~Copyable {
-    let edges = Atomic<UInt32>(0)
-    let levels = Atomic<UInt32>(0)
-  }
 
   private struct Processor: ~Copyable {
     /// Not zero: there is something to be taken.
@@ -45,7 +40,7 @@ public final class PostedInterrupts: @unchecked Sendable {
   deinit { if isOwner { memory.deallocate() } }
 
   // Safety: zeroed memory is each part's first value.
-  private var inputs: UnsafeMutablePointer<Inputs> { memory.assumingMemoryBound(to: Inputs.self) }
+  private var edges: UnsafeMutablePointer<Atomic<UInt32>> { memory.assumingMemoryBound(to: Atomic<UInt32>.self) }
   private func processor(_ index: Int) -> UnsafeMutablePointer<Processor> {
     (memory + Self.line * (1 + index)).assumingMemoryBound(to: Processor.self)
   }
@@ -53,17 +48,10 @@ public final class PostedInterrupts: @unchecked Sendable {
   // MARK: The device's side
 
   /// Posts an edge on an input (0–31). False: no processor will find it; it is not posted.
-  public func post(edge input: Int) -> Bool {
+  public func post(_ input: Int) -> Bool {
     let bit = UInt32(1) << UInt32(input & 31)
-    inputs.pointee.edges.bitwiseOr(bit, ordering: .sequentiallyConsistent)
-    return notify() || inputs.pointee.edges.bitwiseAnd(~bit, ordering: .sequentiallyConsistent).oldValue & bit == 0
-  }
-
-  /// Posts that an input (0–31) is raised until the end of its interrupt, as `post(edge:)`.
-  public func post(level input: Int) -> Bool {
-    let bit = UInt32(1) << UInt32(input & 31)
-    inputs.pointee.levels.bitwiseOr(bit, ordering: .sequentiallyConsistent)
-    return notify() || inputs.pointee.levels.bitwiseAnd(~bit, ordering: .sequentiallyConsistent).oldValue & bit == 0
+    edges.pointee.bitwiseOr(bit, ordering: .sequentiallyConsistent)
+    return notify() || edges.pointee.bitwiseAnd(~bit, ordering: .sequentiallyConsistent).oldValue & bit == 0
   }
 
   /// Has a processor look. False: none will; but one that has just stopped may have taken what was posted.
@@ -88,12 +76,9 @@ public final class PostedInterrupts: @unchecked Sendable {
     UnsafePointer(UnsafeMutableRawPointer(processor(index)).assumingMemoryBound(to: UInt32.self))
   }
 
-  /// Takes the inputs that have something posted, a bit each.
-  public func take(_ index: Int) -> (edges: UInt32, levels: UInt32) {
+  /// Takes the inputs that have an edge posted, a bit each.
+  public func take(_ index: Int) -> UInt32 {
     processor(index).pointee.notice.store(0, ordering: .sequentiallyConsistent)
-    return (
-      inputs.pointee.edges.exchange(0, ordering: .sequentiallyConsistent),
-      inputs.pointee.levels.exchange(0, ordering: .sequentiallyConsistent)
-    )
+    return edges.pointee.exchange(0, ordering: .sequentiallyConsistent)
   }
 }

@@ -77,7 +77,7 @@ public protocol VirtualMachine: AnyObject, Sendable {
   func connect(
     input: Int, trigger: borrowing EventDescriptor, resample: borrowing EventDescriptor
   ) throws(EngineFailure)
-  /// Where an engine that looks there finds interrupts beside those of eventfds, and how it learns whether the sources of
+  /// Where an engine that looks there finds edges beside those of eventfds, and how it learns whether the sources of
   /// a level-triggered input are asserted. Called once, before any vCPU is made.
   func share(_ posted: PostedInterrupts, isAsserted: @escaping @Sendable (_ input: Int) -> Bool)
   /// Each signal of `event` sends message interrupt `index` (0–1023), which sends nothing before it has a route.

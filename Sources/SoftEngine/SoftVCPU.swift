@@ -468,10 +468,9 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   @discardableResult
   private func takePosted(_ controllers: InterruptControllers) -> Bool {
     guard let posted = context.pointee.posted else { return false }
-    let (edges, levels) = posted.take(context.pointee.index)
+    let edges = posted.take(context.pointee.index)
     for input in 0..<32 where edges >> UInt32(input) & 1 != 0 { controllers.pulse(input) }
-    for input in 0..<32 where levels >> UInt32(input) & 1 != 0 { controllers.trigger(input) }
-    return edges | levels != 0
+    return edges != 0
   }
 
   /// Sleeps in the host until something asks for attention. A request that came before is seen by the exchange.

@@ -161,7 +161,7 @@ struct SoftMachineTests {
         // Posted while the guest goes round.
         let device = try? HostThread("device") {
           (try? EventDescriptor())?.wait(milliseconds: 2)
-          _ = posted.post(edge: 5)
+          _ = posted.post(5)
         }
         guard tiny.nextPort() == 0xE0 else { break }
         device?.join()
@@ -185,7 +185,7 @@ struct SoftMachineTests {
       for round in 0..<rounds {
         while taken.load(ordering: .acquiring) < round, !isOver.load(ordering: .relaxed) { spinHint() }
         for _ in 0..<round % 509 { spinHint() }
-        if posted.post(edge: 5) { found.add(1, ordering: .relaxed) } else { edge.event.signal() }
+        if posted.post(5) { found.add(1, ordering: .relaxed) } else { edge.event.signal() }
       }
     }
     try tiny.watched {
@@ -199,18 +199,6 @@ struct SoftMachineTests {
     #expect(taken.load(ordering: .relaxed) == rounds)
     let count = found.load(ordering: .relaxed)
     #expect(count > 0 && count < rounds, "both ways are taken: \(count)")
-  }
-
-  @Test func aPostedLevelComesAgainWhileItsSourceIsAsserted() throws {
-    // ELCR bit 5 first.
-    let program: [UInt8] = [0xBA, 0xD0, 0x04, 0xB0, 0x20, 0xEE] + Self.sleeper.dropLast(3) + [0xEB, 0xFE]
-    let interruptsLeft = Countdown(3)
-    let tiny = try Tiny(program, handler: Self.handler) { input in input == 5 && interruptsLeft.next() }
-    let posted = try #require(tiny.posted)
-    #expect(tiny.nextPort() == 0xE1)
-    #expect(posted.post(level: 5))
-    try tiny.watched { for _ in 0..<3 { #expect(tiny.nextPort() == 0xE0) } }
-    #expect(interruptsLeft.value == 0)
   }
 
   @Test func aGuestGoesOnAfterItsTranslationsWereDropped() throws {

@@ -3,7 +3,7 @@ import LinuxSystem
 import Sandbox
 import Synchronization
 
-/// Interrupt inputs. Where a processor of the engine's looks for them itself they are posted; otherwise they are eventfds,
+/// Interrupt inputs. Edges are posted where a processor of the engine's looks for them itself; otherwise inputs are eventfds,
 /// at the other end of which the engine listens. One is made and given to the launcher when it is first needed, because
 /// each that the engine listens to costs time when the machine starts and ends.
 ///
@@ -51,7 +51,7 @@ final class InterruptEvents: InterruptSink {
   }
 
   func pulse(_ input: Int) {
-    guard !page.posted.post(edge: input) else { return }
+    guard !page.posted.post(input) else { return }
     inputs[input].edge.withLock { event in
       if event == nil { event = connect(.connectEdge, input) }
       event?.event.signal()
@@ -64,7 +64,6 @@ final class InterruptEvents: InterruptSink {
   }
 
   func trigger(_ input: Int) {
-    guard !page.posted.post(level: input) else { return }
     inputs[input].trigger.withLock { event in
       if event == nil { event = connect(.connectLevel, input, resampled.raw) }
       event?.event.signal()
