@@ -47,6 +47,16 @@ private final class SharedBlock {
     #expect(block.processor.find(0x08, width: 4)?.write == .device)
   }
 
+  @Test func aValueThatDoesNotFitItsRegisterIsTheDevicesToAnswer() {
+    let block = SharedBlock()
+    block.device.setValue(1, 0xFF)
+    #expect(block.read(0x18, width: 1) == 0xFF)
+    block.device.setValue(1, 0x100)
+    #expect(block.read(0x18, width: 1) == nil)
+    block.device.setValue(2, .max)
+    #expect(block.read(0x08) == .max)
+  }
+
   @Test func causesAreTakenByAReadAndThePinFallsWithThem() {
     let block = SharedBlock()
     block.device.setMask(0x80)

@@ -36,6 +36,66 @@ private typealias R = Serial16550.Register
     #expect(!port.chip.interrupt)
   }
 
+  /// Each register that processors read themselves, by its offset: what the device has them read, nil where they ask.
+  private func shown(_ port: Port) -> [UInt64: UInt32?] {
+    let shared = SharedRegisters()
+    shared.declare(Serial16550.sharedRegisters)
+    port.chip.show(in: shared)
+    var values: [UInt64: UInt32?] = [:]
+    for register in R.data...R.scratch {
+      guard let access = shared.find(register, width: 1), access.isRead else { continue }
+      values[register] = .some(shared.read(access))
+    }
+    return values
+  }
+
+  @Test func processorsReadWhatTheChipAnswersAndAskWhereReadingChangesIt() {
+    var random = SplitMix(seed: 7)
+    var port = Port()
+    var (plain, asked) = (0, 0)
+    for _ in 0..<20_000 {
+      switch random.next() % 8 {
+      case 0: port.chip.receive(UInt8(truncatingIfNeeded: random.next()))
+      case 1: port.chip.receiveBreak()
+      case 2: port.chip.setModemInputs(UInt8(truncatingIfNeeded: random.next()))
+      case 3: _ = port.takeSent()
+      case 4: port.chip.timeoutExpired()
+      case 5: _ = port[random.next() % 8]
+      default: port[random.next() % 8] = UInt8(truncatingIfNeeded: random.next())
+      }
+      let values = shown(port)
+      #expect(values.count == 4)
+      for (register, value) in values {
+        var after = port
+        let answer = after[register]
+        guard let value else {
+          asked += 1
+          continue
+        }
+        plain += 1
+        #expect(value == UInt32(answer))
+        #expect(shown(after) == values, "reading \(register) changed something")
+      }
+    }
+    #expect(plain > 1000 && asked > 1000)
+  }
+
+  @Test(arguments: [UInt8(0), 1]) func whatProcessorsMayHavePostedBeforeTheySeeTHREClearIsNotLost(_ fifos: UInt8) {
+    var port = Port()
+    port[R.interruptIdentification] = fifos
+    let bytes = (0..<UInt8(16 + SharedRegisters.postedWrites)).map { $0 }
+    for byte in bytes { port[R.data] = byte }
+    #expect(port[R.lineStatus] & 0x60 == 0)
+    var sent: [UInt8] = []
+    while sent.count < bytes.count {
+      let next = port.takeSent()
+      guard !next.isEmpty else { break }
+      sent += next
+    }
+    #expect(sent == bytes)
+    #expect(port[R.lineStatus] & 0x60 == 0x60)
+  }
+
   @Test func masterResetKeepsScratchAndDivisor() {
     var port = Port()
     port[R.scratch] = 0x5A
