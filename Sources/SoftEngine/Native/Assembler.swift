@@ -36,6 +36,8 @@ struct HostAddress {
 enum HostOperation: UInt8 {
   case add = 0
   case or = 1
+  case adc = 2
+  case sbb = 3
   case and = 4
   case sub = 5
   case xor = 6
@@ -238,6 +240,12 @@ struct Assembler {
   }
 
   mutating func complement(_ register: HostRegister, size: Int = 8) { registers([0xF7], size: size, 2, register) }
+
+  /// BSWAP; sizes 4 and 8.
+  mutating func swapBytes(_ register: HostRegister, size: Int) {
+    prefixes(size: size, reg: 0, rm: register.rawValue)
+    bytes += [0x0F, 0xC8 | register.low]
+  }
 
   mutating func shift(_ shift: HostShift, _ register: HostRegister, by count: UInt8, size: Int = 8) {
     registers([0xC1], size: size, shift.rawValue, register)

@@ -57,6 +57,7 @@ struct Routines {
   private(set) var below = 0
   private(set) var above = 0
   private(set) var binary: [Sized<Template.BinaryKind>: Int] = [:]
+  private(set) var withCarry: [Sized<Template.CarryKind>: Int] = [:]
   private(set) var step: [Sized<Int32>: Int] = [:]
   private(set) var shift: [Sized<HostShift>: Int] = [:]
   /// Gives the host the guest's arithmetic flags but AF.
@@ -152,6 +153,10 @@ struct Routines {
     above = start + a.count
     a.findStack(write: false)
     for size in [4, 8] {
+      for kind in Template.CarryKind.allCases {
+        withCarry[Sized(key: kind, size: size)] = start + a.count
+        a.withCarry(kind, size: size)
+      }
       for change in [1, -1] as [Int32] {
         step[Sized(key: change, size: size)] = start + a.count
         a.step(by: change, size: size)
@@ -294,6 +299,27 @@ extension Assembler {
       store(immediate: 0, NativeState.carries)
       test(.rax, .rax, size: size)
     }
+    ret()
+  }
+
+  /// ADC and SBB, which leave nothing of the flags in the host's.
+  fileprivate mutating func withCarry(_ kind: Template.CarryKind, size: Int) {
+    move(.r9, .rax)
+    // CF is the sign of the carries.
+    load(.r10, NativeState.carries)
+    calculate(.add, .r10, .r10)
+    calculate(kind == .add ? .adc : .sbb, .r9, .rcx, size: size)
+    move(.rdx, .rax)
+    move(.r10, .r9)
+    if kind == .add { complement(.r10) } else { complement(.rdx) }
+    move(.r8, .rdx)
+    calculate(.and, .rdx, .rcx)
+    calculate(.or, .r8, .rcx)
+    calculate(.and, .r8, .r10)
+    calculate(.or, .rdx, .r8)
+    storeCarries(size: size)
+    move(.rax, .r9)
+    storeResult(.r9, size: size)
     ret()
   }
 

@@ -14,6 +14,10 @@ enum Template {
   case push
   case pop
   case binary(BinaryKind, size: Int, immediate: Bool)
+  /// ADC and SBB of 4 and 8 bytes.
+  case withCarry(CarryKind, size: Int, immediate: Bool)
+  case negate(size: Int)
+  case byteSwap(size: Int)
   case step(by: Int32, size: Int)
   case shift(HostShift, size: Int)
   case complement(size: Int)
@@ -40,6 +44,8 @@ enum Template {
 
     var writes: Bool { self != .cmp && self != .test }
   }
+
+  enum CarryKind: CaseIterable { case add, subtract }
 
   /// Of a micro-operation; nil: its handler is called.
   static func of(_ op: soft_op) -> Template? {
@@ -107,6 +113,17 @@ enum Template {
         add(handler, .binary(kind, size: size, immediate: true))
       }
     }
+    for (handlers, kind) in [(BinaryHandlers.adc, CarryKind.add), (.sbb, .subtract)] {
+      for (four, eight, immediate) in [
+        (handlers.register.2, handlers.register.3, false), (handlers.immediate.2, handlers.immediate.3, true),
+      ] {
+        add(four, .withCarry(kind, size: 4, immediate: immediate))
+        add(eight, .withCarry(kind, size: 8, immediate: immediate))
+      }
+    }
+    add(SizedHandlers.neg) { .negate(size: $0) }
+    add(softByteSwap32, .byteSwap(size: 4))
+    add(softByteSwap64, .byteSwap(size: 8))
     for (handlers, change) in [(SizedHandlers.inc, Int32(1)), (.dec, -1)] {
       add(handlers.handlers.2, .step(by: change, size: 4))
       add(handlers.handlers.3, .step(by: change, size: 8))

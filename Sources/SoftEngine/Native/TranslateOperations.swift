@@ -112,6 +112,26 @@ extension Translator {
       cache.drop(Slot.general(General.rsp))
       setRegister(op.dst, size: 8)
     case .binary(let kind, let size, let immediate): emitBinary(index, kind, size, immediate)
+    case .withCarry(let kind, let size, let immediate):
+      fetch(.rax, op.dst, size: size)
+      if immediate {
+        a.move(.rcx, immediate: Self.immediate(op, size: size))
+      } else {
+        fetch(.rcx, op.src, size: size)
+      }
+      call(routines.withCarry[.init(key: kind, size: size)])
+      flagsAreInHost = false
+      setRegister(op.dst, size: size)
+    case .negate(let size):
+      fetch(.rcx, op.dst, size: size)
+      a.move(.rax, immediate: 0)
+      call(routines.binary[.init(key: .sub, size: size)])
+      flagsAreInHost = true
+      setRegister(op.dst, size: size)
+    case .byteSwap(let size):
+      guard let register = change(op.dst) else { return call(nil) }
+      a.swapBytes(register, size: size)
+      written(op.dst)
     case .step(let change, let size):
       fetch(.rax, op.dst, size: size)
       call(routines.step[.init(key: change, size: size)])
@@ -344,8 +364,8 @@ extension Translator {
     var next = index + 1
     while next < count {
       switch templates[next] {
-      case .nothing, .move, .moveImmediate, .extend, .address, .complement, .shiftFreely, .rotate: next += 1
-      case .binary, .multiply: return true
+      case .nothing, .move, .moveImmediate, .extend, .address, .complement, .byteSwap, .shiftFreely, .rotate: next += 1
+      case .binary, .negate, .multiply: return true
       default: return false
       }
     }
