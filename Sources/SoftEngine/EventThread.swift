@@ -26,6 +26,8 @@ final class EventThread: Sendable {
   private let changed: SharedEvent
   private let thread = Mutex<HostThread?>(nil)
   private let moderation = MessageModeration()
+  /// Inputs that are to be raised again, a bit each.
+  private let raised = Atomic<UInt32>(0)
 
   init() throws(SystemError) { changed = try SharedEvent() }
 
@@ -51,6 +53,12 @@ final class EventThread: Sendable {
 
   private func connect(_ source: Source) {
     shared.withLock { $0.sources.append(source) }
+    changed.event.signal()
+  }
+
+  /// Raises an input. Not at once: a guest gets on between two interrupts of a source that stays asserted.
+  func raise(_ input: Int) {
+    raised.bitwiseOr(1 << UInt32(input & 31), ordering: .sequentiallyConsistent)
     changed.event.signal()
   }
 
@@ -91,6 +99,8 @@ final class EventThread: Sendable {
         waitForDescriptors(&entries, nanoseconds: deadline.map { $0 > now ? $0 - now : 0 })
         if !entries[0].ready.isEmpty {
           _ = changed.event.drain()
+          let inputs = raised.exchange(0, ordering: .sequentiallyConsistent)
+          for input in 0..<32 where inputs >> UInt32(input) & 1 != 0 { controllers.trigger(input) }
           isCurrent = shared.withLock { !$0.isStopped && $0.sources.count == sources.count }
         }
         let time = controllers.clock()

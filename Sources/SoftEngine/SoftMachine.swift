@@ -57,7 +57,10 @@ public final class SoftMachine: VirtualMachine {
       physicalAddressBits: CPUIdentity.physicalAddressBits, hasLegacyChips: hasLegacyChips, clock: clock,
       notifications: .init(
         kick: { cpus.attend($0, Attention.interrupt) }, rearm: { _ in events.rearm() },
-        isAsserted: { [levels] input in levels.isAsserted.withLock { $0?(input) == true } }))
+        endOfInterrupt: { [levels] input in
+          // A source that is asserted after this look triggers by itself.
+          if levels.isAsserted.withLock({ $0?(input) == true }) { events.raise(input) }
+        }))
     self.cpus = cpus
     self.events = events
     self.clock = clock

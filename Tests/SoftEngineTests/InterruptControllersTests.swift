@@ -27,10 +27,7 @@ private final class FakeEngine: Sendable {
       notifications: .init(
         kick: { vcpu in recorder.notes.withLock { $0.kicks.append(vcpu) } },
         rearm: { deadline in recorder.notes.withLock { $0.deadlines.append(deadline) } },
-        isAsserted: { input in
-          recorder.notes.withLock { $0.ended.append(input) }
-          return false
-        }))
+        endOfInterrupt: { input in recorder.notes.withLock { $0.ended.append(input) } }))
   }
 
   func takeNotes() -> Notes {

@@ -105,7 +105,7 @@ import X86
   private func controllers(_ vcpus: Int) -> InterruptControllers {
     let chips = InterruptControllers(
       vcpus: vcpus, tscFrequency: 1_000_000_000, physicalAddressBits: 40, clock: { 0 },
-      notifications: .init(kick: { _ in }, rearm: { _ in }, isAsserted: { _ in false }))
+      notifications: .init(kick: { _ in }, rearm: { _ in }, endOfInterrupt: { _ in }))
     for vcpu in 0..<vcpus { chips.writeLocalAPIC(of: vcpu, 0xF0, 0x1FF, width: 4) }
     return chips
   }

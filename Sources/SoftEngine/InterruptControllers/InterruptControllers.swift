@@ -17,17 +17,16 @@ public final class InterruptControllers: Sendable {
     public var kick: @Sendable (_ vcpu: Int) -> Void
     /// A deadline in nanoseconds of guest time that is earlier than what `advance()` returned last.
     public var rearm: @Sendable (_ deadline: UInt64) -> Void
-    /// The guest ended an interrupt of an input that `trigger` had raised; it is low now, unless this says that its
-    /// sources are still asserted.
-    public var isAsserted: @Sendable (_ input: Int) -> Bool
+    /// The guest ended an interrupt of an input that `trigger` had raised; it is low now.
+    public var endOfInterrupt: @Sendable (_ input: Int) -> Void
 
     public init(
       kick: @escaping @Sendable (_ vcpu: Int) -> Void, rearm: @escaping @Sendable (_ deadline: UInt64) -> Void,
-      isAsserted: @escaping @Sendable (_ input: Int) -> Bool
+      endOfInterrupt: @escaping @Sendable (_ input: Int) -> Void
     ) {
       self.kick = kick
       self.rearm = rearm
-      self.isAsserted = isAsserted
+      self.endOfInterrupt = endOfInterrupt
     }
   }
 
@@ -178,8 +177,7 @@ public final class InterruptControllers: Sendable {
     }
     var ended = outbox.ended
     while ended != 0 {
-      // A source that is asserted after this look triggers by itself.
-      if notifications.isAsserted(ended.trailingZeroBitCount) { trigger(ended.trailingZeroBitCount) }
+      notifications.endOfInterrupt(ended.trailingZeroBitCount)
       ended &= ended - 1
     }
     if outbox.deadline < armedDeadline.load(ordering: .sequentiallyConsistent) { notifications.rearm(outbox.deadline) }

@@ -17,7 +17,7 @@ extension InterruptControllers {
     changeLegacy { chips, outbox, _ in _ = send(chips.pulse(input), &chips, &outbox) }
   }
 
-  /// Raises an input until the guest ends its interrupt, which lowers it unless it is still asserted.
+  /// Raises an input until the guest ends its interrupt, which lowers it and calls `endOfInterrupt`.
   public func trigger(_ input: Int) {
     guard (0..<LegacyControllers.inputCount).contains(input) else { return }
     changeLegacy { chips, outbox, _ in _ = send(chips.trigger(input), &chips, &outbox) }

@@ -113,12 +113,7 @@ extension Translator {
       setRegister(op.dst, size: 8)
     case .binary(let kind, let size, let immediate): emitBinary(index, kind, size, immediate)
     case .withCarry(let kind, let size, let immediate):
-      fetch(.rax, op.dst, size: size)
-      if immediate {
-        a.move(.rcx, immediate: Self.immediate(op, size: size))
-      } else {
-        fetch(.rcx, op.src, size: size)
-      }
+      fetchOperands(op, size: size, immediate)
       call(routines.withCarry[.init(key: kind, size: size)])
       flagsAreInHost = false
       setRegister(op.dst, size: size)
@@ -301,6 +296,16 @@ extension Translator {
     if RegisterCache.holds(slot) { a.move(.rdx, use(slot)) } else { a.load(.rdx, place(slot), size: size) }
   }
 
+  /// Puts both operands where routines have them.
+  private mutating func fetchOperands(_ op: soft_op, size: Int, _ immediate: Bool) {
+    fetch(.rax, op.dst, size: size)
+    if immediate {
+      a.move(.rcx, immediate: Self.immediate(op, size: size))
+    } else {
+      fetch(.rcx, op.src, size: size)
+    }
+  }
+
   private mutating func emitBinary(_ index: Int, _ kind: Template.BinaryKind, _ size: Int, _ immediate: Bool) {
     let op = operations[index]
     let isDead = flagsAreDead(after: index)
@@ -310,12 +315,7 @@ extension Translator {
       flagsAreInHost = false
       return
     }
-    fetch(.rax, op.dst, size: size)
-    if immediate {
-      a.move(.rcx, immediate: Self.immediate(op, size: size))
-    } else {
-      fetch(.rcx, op.src, size: size)
-    }
+    fetchOperands(op, size: size, immediate)
     call(routines.binary[.init(key: kind, size: size)])
     flagsAreInHost = true
     if kind.writes { setRegister(op.dst, size: size) }
