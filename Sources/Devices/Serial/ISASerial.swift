@@ -111,11 +111,11 @@ public final class ISASerial: Device, CharacterReceiver, @unchecked Sendable {
   /// Hands the backend what it takes. What stays keeps THRE clear.
   private func transmit(_ state: inout State) {
     guard let backend else {
-      state.chip.sent(Serial16550.fifoSize)
+      state.chip.sent(Serial16550.transmitterSize)
       return
     }
     guard !state.waitsForRoom else { return }
-    withUnsafeTemporaryAllocation(byteCount: Serial16550.fifoSize, alignment: 1) { buffer in
+    withUnsafeTemporaryAllocation(byteCount: Serial16550.transmitterSize, alignment: 1) { buffer in
       let count = state.chip.copyOutput(into: buffer)
       guard count > 0 else { return }
       let taken = min(max(backend.send(UnsafeRawBufferPointer(rebasing: buffer[0..<count])), 0), count)

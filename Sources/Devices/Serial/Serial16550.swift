@@ -96,7 +96,7 @@ struct Serial16550: Sendable {
   static let fifoSize = 16
   /// Bytes that may wait to be sent: beside the FIFO's those that a processor has posted before it could know that THRE
   /// is clear.
-  private static let transmitterSize = fifoSize + SharedRegisters.postedWrites
+  static let transmitterSize = fifoSize + SharedRegisters.postedWrites
   /// Oscillator of PC serial ports in hertz; a bit takes divisor × 16 of its cycles.
   private static let oscillator: UInt64 = 1_843_200
 
@@ -243,10 +243,10 @@ struct Serial16550: Sendable {
   /// What processors read of the registers themselves. THR is written for each character that is sent: it changes the
   /// others once the line takes the character, which takes its time in the chip as well.
   static let sharedRegisters = [
-    SharedRegister(Int(Register.lineStatus), .byte, read: .value, index: 0),
-    SharedRegister(Int(Register.modemStatus), .byte, read: .value, index: 1),
-    SharedRegister(Int(Register.interruptIdentification), .byte, read: .value, index: 2),
-    SharedRegister(Int(Register.interruptEnable), .byte, read: .value, index: 3),
+    SharedRegister(Int(Register.lineStatus), .byte, read: .value, index: Shared.lineStatus),
+    SharedRegister(Int(Register.modemStatus), .byte, read: .value, index: Shared.modemStatus),
+    SharedRegister(Int(Register.interruptIdentification), .byte, read: .value, index: Shared.interruptIdentification),
+    SharedRegister(Int(Register.interruptEnable), .byte, read: .value, index: Shared.interruptEnable),
     SharedRegister(Int(Register.data), .byte, write: .unrelated),
   ]
 
@@ -255,15 +255,21 @@ struct Serial16550: Sendable {
     let latch = lineControl & LCR.divisorLatchAccess != 0
     let source = identification
     let errors = lineStatus & ~(LSR.dataReady | LSR.transmitterHoldingEmpty | LSR.transmitterEmpty)
-    let values: [(value: UInt8, isPlain: Bool)] = [
-      (lineStatus, errors == 0),
-      (modemStatus, modemStatus & 0x0F == 0),
-      (source | (fifosEnabled ? IIR.fifosEnabled : 0), source != IIR.transmitterEmpty),
-      (interruptEnable, !latch),
-    ]
-    for (index, register) in values.enumerated() {
-      shared.setValue(index, register.isPlain ? UInt32(register.value) : .max)
-    }
+    func set(_ index: Int, _ value: UInt8, isPlain: Bool) { shared.setValue(index, isPlain ? UInt32(value) : .max) }
+    set(Shared.lineStatus, lineStatus, isPlain: errors == 0)
+    set(Shared.modemStatus, modemStatus, isPlain: modemStatus & 0x0F == 0)
+    set(
+      Shared.interruptIdentification, source | (fifosEnabled ? IIR.fifosEnabled : 0),
+      isPlain: source != IIR.transmitterEmpty)
+    set(Shared.interruptEnable, interruptEnable, isPlain: !latch)
+  }
+
+  /// Values of `sharedRegisters`.
+  private enum Shared {
+    static let lineStatus = 0
+    static let modemStatus = 1
+    static let interruptIdentification = 2
+    static let interruptEnable = 3
   }
 
   private var identification: UInt8 {

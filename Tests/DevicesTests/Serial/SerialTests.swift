@@ -305,6 +305,18 @@ private typealias R = Serial16550.Register
     #expect(fake.inb(0x3FD) & 0x60 == 0x60)
   }
 
+  @Test func allThatWasPostedWhileTheLineStoppedGoesOutWhenItGoesOn() throws {
+    let character = RecordingCharacter(room: 2)
+    let (fake, _) = try make(character)
+    fake.outb(0x3FA, 0x01)
+    let text = String(repeating: "0123456789", count: 8)
+    for byte in text.utf8 { fake.outb(0x3F8, byte) }
+    #expect(character.takeText() == "01")
+    character.setRoom(.max)
+    #expect(character.takeText() == text.dropFirst(2))
+    #expect(fake.inb(0x3FD) & 0x60 == 0x60)
+  }
+
   @Test func inputBeyondTheFifoWaitsInTheBackendWithoutOverrun() throws {
     let character = RecordingCharacter()
     let (fake, _) = try make(character)
