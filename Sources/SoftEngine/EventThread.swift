@@ -104,7 +104,9 @@ final class EventThread: Sendable {
           isCurrent = shared.withLock { !$0.isStopped && $0.sources.count == sources.count }
         }
         let time = controllers.clock()
-        for index in moderation.release(at: time) where forward(sources[index], controllers) { moderation.keep(index) }
+        for index in moderation.release(at: time) where forward(sources[index], controllers) {
+          moderation.sent(index, at: time, isKept: true)
+        }
         for (index, source) in sources.enumerated() where !entries[index + 1].ready.isEmpty {
           if case .message = source.kind, !moderation.permits(index, at: time) { continue }
           forward(source, controllers)
@@ -131,9 +133,12 @@ final class EventThread: Sendable {
   func beginSleep(_ controllers: InterruptControllers) {
     guard moderation.beginSleep() else { return }
     let sources = shared.withLock { $0.sources }
-    let released = moderation.release(at: controllers.clock(), all: true)
+    let now = controllers.clock()
+    let released = moderation.release(at: now, all: true)
     guard !released.isEmpty else { return }
-    for index in released { forward(sources[index], controllers) }
+    for index in released where forward(sources[index], controllers) {
+      moderation.sent(index, at: now, isKept: false)
+    }
     // The thread looks at them again.
     changed.event.signal()
   }

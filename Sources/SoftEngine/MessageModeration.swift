@@ -28,9 +28,15 @@ final class MessageModeration: Sendable {
     }
   }
 
-  /// A source that `release` gave had a message, so that the next is likely to come soon: the source is not looked at
-  /// for an interval, where a wake-up for each message would be lost on finding that it has to wait.
-  func keep(_ source: Int) { state.withLock { state in _ = hold(source, &state) } }
+  /// A source that `release` gave had a message, which was sent at a time in nanoseconds. `isKept`: the next is likely to
+  /// come soon, so the source is not looked at for an interval, where a wake-up for each message would be lost on finding
+  /// that it has to wait.
+  func sent(_ source: Int, at now: UInt64, isKept: Bool) {
+    state.withLock { state in
+      state.sent[source] = now
+      if isKept { _ = hold(source, &state) }
+    }
+  }
 
   /// False: a processor sleeps, which would wait for it.
   private func hold(_ source: Int, _ state: inout State) -> Bool {
@@ -57,7 +63,6 @@ final class MessageModeration: Sendable {
     guard isHolding.load(ordering: .sequentiallyConsistent) else { return [] }
     return state.withLock { state in
       let due = state.held.filter { all || now &- (state.sent[$0] ?? 0) >= Self.interval }
-      for source in due { state.sent[source] = now }
       state.held.subtract(due)
       isHolding.store(!state.held.isEmpty, ordering: .sequentiallyConsistent)
       return due.sorted()
