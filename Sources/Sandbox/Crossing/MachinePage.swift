@@ -27,8 +27,8 @@ public struct SharedMapping: Sendable, Equatable {
 }
 
 /// The shared memory between the launcher and the device process: one page of machine state, the connections of
-/// interrupts and doorbells, the registers that processors access themselves, the mailboxes, then posted interrupts. Beside the map the page
-/// says where writes are posted.
+/// interrupts and doorbells, the registers that processors access themselves, the mailboxes, then posted interrupts. Beside
+/// the map the page says where writes are posted.
 ///
 /// The memory map's slots are written by the device process under a sequence number each (odd while it writes)
 /// and read by vCPU threads. `attention` counts what a vCPU must look at before it runs on: map changes and posted events.
