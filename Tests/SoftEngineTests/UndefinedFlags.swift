@@ -12,7 +12,7 @@ enum UndefinedFlags {
 
   static let rows: [Row] = [
     Row(
-      operations: [.and, .or, .xor, .test, .andn], flags: RFLAGS.af, words: "the state of the AF flag is undefined"),
+      operations: [.and, .or, .xor, .test], flags: RFLAGS.af, words: "the state of the AF flag is undefined"),
     Row(
       operations: [.mul, .imul], flags: RFLAGS.sf | RFLAGS.zf | RFLAGS.af | RFLAGS.pf,
       words: "The SF, ZF, AF, and PF flags are undefined."),
@@ -44,7 +44,7 @@ enum UndefinedFlags {
       operations: [.bextr], flags: RFLAGS.af | RFLAGS.sf | RFLAGS.pf,
       words: "ZF is updated based on the result. AF, SF, and PF are undefined. All other flags are cleared."),
     Row(
-      operations: [.blsr, .blsi, .blsmsk, .bzhi], flags: RFLAGS.af | RFLAGS.pf,
+      operations: [.andn, .blsr, .blsi, .blsmsk, .bzhi], flags: RFLAGS.af | RFLAGS.pf,
       words: "AF and PF flags are undefined."),
   ]
 
