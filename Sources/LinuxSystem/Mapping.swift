@@ -20,6 +20,30 @@ public struct Mapping: ~Copyable, @unchecked Sendable {
     self.count = count
   }
 
+  /// Maps the first `count` bytes of a file in memory, shared, readable and writable, in huge pages where the host gives
+  /// them to such files (`/sys/kernel/mm/transparent_hugepage/shmem_enabled`).
+  public init(sharingInHugePages descriptor: borrowing Descriptor, count: Int) throws(SystemError) {
+    let (room, overflows) = count.addingReportingOverflow(Self.hugePageSize)
+    guard !overflows else { throw SystemError("mmap", errno: ENOMEM) }
+    let reserved = mmap(nil, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    guard let reserved, reserved != MAP_FAILED else { throw SystemError("mmap") }
+    // A page is huge only where its place in the file and its address agree.
+    let skip = -Int(bitPattern: reserved) & (Self.hugePageSize - 1)
+    let start = reserved + skip
+    let flags = MAP_SHARED | MAP_NORESERVE | MAP_FIXED
+    guard mmap(start, count, PROT_READ | PROT_WRITE, flags, descriptor.raw, 0) != MAP_FAILED else {
+      let error = SystemError("mmap")
+      munmap(reserved, room)
+      throw error
+    }
+    if skip > 0 { munmap(reserved, skip) }
+    munmap(start + count, room - skip - count)
+    // A host that has none for such files says EINVAL or does nothing.
+    _ = madvise(start, count, MADV_HUGEPAGE)
+    base = start
+    self.count = count
+  }
+
   /// Maps the first `count` bytes of `descriptor`, shared, to be read and executed.
   public init(executing descriptor: borrowing Descriptor, count: Int) throws(SystemError) {
     let address = mmap(nil, count, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_NORESERVE, descriptor.raw, 0)
@@ -37,6 +61,8 @@ public struct Mapping: ~Copyable, @unchecked Sendable {
   }
 
   deinit { munmap(base, count) }
+
+  private static let hugePageSize = 2 << 20
 
   public var bytes: UnsafeMutableRawBufferPointer { UnsafeMutableRawBufferPointer(start: base, count: count) }
 }

@@ -152,4 +152,18 @@ private final class RecordingMachine: VirtualMachine {
     #expect(throws: EngineFailure.self) { try map.add(fixed: 1, low) }
     #expect(throws: EngineFailure.self) { try map.add(fixed: 8, low) }
   }
+
+  @Test func guestMemoryIsOneFileMappedWhereItsPagesMayBeHuge() throws {
+    // Not a multiple of a huge page: the rest is mapped, too.
+    let count = 5 << 20
+    let file = try Descriptor.memory(named: "ram", size: UInt64(count), isSealed: true)
+    let first = try Mapping(sharingInHugePages: file, count: count)
+    let second = try Mapping(sharingInHugePages: file, count: count)
+    let bases = [first.base, second.base].map { Int(bitPattern: $0) }
+    #expect(bases.allSatisfy { $0 % (2 << 20) == 0 })
+    first.bytes[count - 1] = 7
+    let seen = second.bytes[count - 1]
+    #expect(seen == 7)
+    #expect(throws: SystemError.self) { _ = try Mapping(sharingInHugePages: file, count: .max) }
+  }
 }

@@ -73,7 +73,7 @@ private final class DeviceMachine: Sendable {
     let shared = Descriptor(owning: descriptors[1])
     let device = Descriptor(owning: descriptors[2])
     let layout = try PCMemoryLayout(memory: handoff.spec.memory)
-    memory = try Mapping(sharing: ram, count: Int(handoff.spec.memory))
+    memory = try Mapping(sharingInHugePages: ram, count: Int(handoff.spec.memory))
     page = try MachinePage(shared, vcpus: handoff.spec.cpus, initialize: false)
     deviceMemory = try Mapping(sharing: device, count: Int(handoff.deviceMemory))
 

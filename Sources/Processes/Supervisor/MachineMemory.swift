@@ -31,7 +31,7 @@ final class MachineMemory: Sendable {
     firmware = try Mapping(anonymous: max(image.count, 4096))
     firmware.bytes.copyBytes(from: image)
     ramFile = try Descriptor.memory(named: "vmrun-ram", size: spec.memory, isSealed: true)
-    ram = try Mapping(sharing: ramFile, count: Int(spec.memory))
+    ram = try Mapping(sharingInHugePages: ramFile, count: Int(spec.memory))
     let deviceSize = max(4096, try Recipe.requiredDeviceMemory(spec, registry: registry))
     deviceFile = try Descriptor.memory(named: "vmrun-devices", size: deviceSize, isSealed: true)
     device = try Mapping(sharing: deviceFile, count: Int(deviceSize))
