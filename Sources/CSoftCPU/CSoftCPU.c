@@ -66,11 +66,19 @@ void soft_store_items(void *to, uint64_t value, size_t count, size_t width) {
   }
 }
 
-void soft_keep_global(soft_tlb_entry *entries, size_t count, uint64_t old, uint64_t generation) {
-  for (soft_tlb_entry *entry = entries; entry < entries + count; entry++) {
-    if ((entry->physical & 1) == 0) continue;
-    if ((entry->read_tag & 0xFFF) == old) entry->read_tag ^= old ^ generation;
-    if ((entry->write_tag & 0xFFF) == old) entry->write_tag ^= old ^ generation;
+void soft_keep_global(
+    soft_tlb_entry *entries, uint64_t *globals, size_t count, uint64_t old, uint64_t generation) {
+  for (size_t word = 0; word < count / 64; word++) {
+    for (uint64_t left = globals[word]; left != 0; left &= left - 1) {
+      size_t bit = (size_t)__builtin_ctzll(left);
+      soft_tlb_entry *entry = entries + word * 64 + bit;
+      if ((entry->physical & 1) != 0 && (entry->read_tag & 0xFFF) == old) {
+        entry->read_tag ^= old ^ generation;
+        if ((entry->write_tag & 0xFFF) == old) entry->write_tag ^= old ^ generation;
+      } else {
+        globals[word] &= ~(1ULL << bit);
+      }
+    }
   }
 }
 

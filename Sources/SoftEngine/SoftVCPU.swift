@@ -66,6 +66,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     context.pointee.blocks.deallocate(state)
     context.pointee.map.deallocate()
     soft_free_tlb(context.pointee.tlb, TLB.count * TLB.sets)
+    context.pointee.globals.deallocate()
     soft_free_jumps(context.pointee.jumps, JumpCache.count * 2)
     context.pointee.returns.deallocate()
     context.pointee.codeTLB.deallocate()

@@ -80,6 +80,39 @@ struct SystemInstructionTests {
     #expect(state.pointee.cpl == 3 && !state.pointee.is64BitCode)
   }
 
+  @Test func globalTranslationsOutliveTheirAddressSpace() {
+    let bench = makeBench()
+    defer { withExtendedLifetime(bench) {} }
+    let state = bench.cpu.state
+    state.pointee.cr4 |= CR4.pge
+    TLB.select(state)
+    let context = state.context
+    let pages: [UInt64] = [0x4000_0000, 0x4000_1000, 0x4000_2000]
+    func fill(_ page: UInt64, isGlobal: Bool) {
+      let entry = TLB.entry(state, page)
+      entry.pointee.read_tag = page | state.pointee.tlb_generation
+      entry.pointee.write_tag = 0
+      entry.pointee.physical = page | (isGlobal ? TLB.global : 0)
+      if isGlobal { TLB.noteGlobal(state, entry) }
+    }
+    func isKnown(_ page: UInt64) -> Bool {
+      TLB.entry(state, page).pointee.read_tag == TLB.tag(state, page, width: 1)
+    }
+    fill(pages[0], isGlobal: true)
+    fill(pages[1], isGlobal: false)
+    fill(pages[2], isGlobal: true)
+    fill(pages[2], isGlobal: false)
+    for pcid in [1, 2] as [UInt64] {
+      TLB.enter(state, pcid: pcid, keepsTranslations: false)
+      #expect(pages.map(isKnown) == [true, false, false], "in address space \(pcid)")
+    }
+    // A global one that was forgotten does not come back.
+    TLB.flush(state)
+    TLB.enter(state, pcid: 3, keepsTranslations: false)
+    #expect(!isKnown(pages[0]))
+    #expect((0..<TLB.words).allSatisfy { context.pointee.globals[$0] == 0 }, "nothing is looked at in vain again")
+  }
+
   @Test func sysretToANonCanonicalAddressFaultsAtLevel0() {
     let bench = makeBench()
     let state = bench.cpu.state

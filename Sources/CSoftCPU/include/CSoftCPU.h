@@ -353,8 +353,10 @@ void soft_move_items(void *_Nonnull to, const void *_Nonnull from, size_t count,
 /// Stores the low bytes of `value` in so many items.
 void soft_store_items(void *_Nonnull to, uint64_t value, size_t count, size_t width);
 
-/// Gives global entries of one generation another.
-void soft_keep_global(soft_tlb_entry *_Nonnull entries, size_t count, uint64_t old, uint64_t generation);
+/// Gives global entries of one generation another. `globals` has a bit for each entry, which is set where one may be
+/// global; bits of others are cleared.
+void soft_keep_global(
+    soft_tlb_entry *_Nonnull entries, uint64_t *_Nonnull globals, size_t count, uint64_t old, uint64_t generation);
 
 /// Takes the permission to write a page, by its physical address, from all entries that have it.
 void soft_forbid_writes(soft_tlb_entry *_Nonnull entries, size_t count, uint64_t physical);

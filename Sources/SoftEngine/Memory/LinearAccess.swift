@@ -45,6 +45,7 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
       entry.pointee.write_tag = mayWrite && !hasCode(region.pointee.page(page.physical)) ? tag : 0
       entry.pointee.addend = Int64(Int(bitPattern: host) &- Int(truncatingIfNeeded: linear))
       entry.pointee.physical = page.physical & ~0xFFF | (result.isGlobal ? TLB.global : 0)
+      if result.isGlobal { TLB.noteGlobal(self, entry) }
     }
     return page
   }

@@ -39,6 +39,15 @@ enum TLB {
   /// In `soft_tlb_entry.physical`: the translation is that of all address spaces.
   static let global: UInt64 = 1
 
+  /// Words of a bitmap that has a bit for each entry of a set.
+  static let words = count / 64
+
+  /// An entry is to outlive its address space.
+  static func noteGlobal(_ state: State, _ entry: UnsafeMutablePointer<soft_tlb_entry>) {
+    let index = entry - state.context.pointee.tlb
+    state.context.pointee.globals[index >> 6] |= 1 << UInt64(index & 63)
+  }
+
   /// Forgets the translations of all address spaces, and what was derived from them.
   static func flush(_ state: State) {
     state.context.pointee.spaces.forgetAll()
@@ -52,9 +61,9 @@ enum TLB {
     guard state.pointee.cr0 & CR0.pg != 0 else { return flush(state) }
     let tlb = state.context.pointee.tlb
     if let page {
-      soft_forbid_writes(tlb, count * sets, page)
+      soft_forbid_writes(tlb, count * emptySet, page)
     } else {
-      soft_forbid_all_writes(tlb, count * sets)
+      soft_forbid_all_writes(tlb, count * emptySet)
     }
   }
 
@@ -96,7 +105,9 @@ enum TLB {
     if state.context.pointee.spaces.supervisorCodeIsLocal { flushSupervisorJumps(state) }
     guard new != old, state.pointee.cr4 & CR4.pge != 0 else { return }
     for set in [0, 2] {
-      soft_keep_global(state.context.pointee.tlb + set * count, count, old, new)
+      let context = state.context
+      soft_keep_global(
+        context.pointee.tlb + set * count, context.pointee.globals + set * words, count, old, new)
     }
   }
 

@@ -10,6 +10,8 @@ struct CPUContext {
   var blocks = BlockCache()
   var spaces = AddressSpaces()
   let tlb: UnsafeMutablePointer<soft_tlb_entry>
+  /// A bit for each of its entries: clear where it is not global, so that what a new address space takes along is found.
+  let globals: UnsafeMutablePointer<UInt64>
   let codeTLB: UnsafeMutablePointer<CodeTranslation>
   let jumps: UnsafeMutablePointer<soft_jump>
   /// The supervisor's and the user's.
@@ -71,6 +73,8 @@ struct CPUContext {
     permittedCR4 = CR4.permitted(by: model)
     hasHugePages = model.has(.pdpe1gb)
     tlb = soft_make_tlb(TLB.count * TLB.sets)
+    globals = .allocate(capacity: TLB.words * TLB.sets)
+    globals.initialize(repeating: 0, count: TLB.words * TLB.sets)
     codeTLB = .allocate(capacity: CodeTLB.count * 2)
     codeTLB.initialize(repeating: .none, count: CodeTLB.count * 2)
     jumps = soft_make_jumps(JumpCache.count * 2)
