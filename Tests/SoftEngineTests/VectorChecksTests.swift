@@ -133,6 +133,21 @@ extension VectorChecksTests {
     #expect(machine.run([0x0F, 0x11, 0x05, 0, 0, 0, 0, 0x0F, 0x0B]) == nil)
   }
 
+  /// FXSAVE writes HLT, which is in XMM0, over a UD2 that has been executed.
+  @Test func savedImagesInCodeCount() {
+    let machine = ExceptionBench()
+    let state = machine.cpu.state
+    state.pointee.cr4 |= CR4.osfxsr
+    state.updateMode()
+    // At 1040H, 1080H, 10C0H and 1100H; then up to 1240H.
+    for _ in 0..<4 { #expect(machine.run([0x0F, 0x0B]) == Vector.invalidOpcode) }
+    for _ in 0..<5 { #expect(machine.run([0x90]) == nil) }
+    vectorRegister(state, Slot.xmm(0)).initializeMemory(as: UInt8.self, repeating: 0xF4, count: 16)
+    // FXSAVE [1060H]; JMP 1100H
+    #expect(machine.run([0x0F, 0xAE, 0x05, 0xD9, 0xFD, 0xFF, 0xFF, 0xE9, 0x74, 0xFE, 0xFF, 0xFF]) == nil)
+    #expect(machine.read(0x1100, 8) == 0xF4F4_F4F4_F4F4_F4F4)
+  }
+
   /// The last byte of a store is in a page without memory: nothing is written and no register changes.
   @Test func storesAcrossPagesAreAllOrNothing() {
     let machine = ExceptionBench()

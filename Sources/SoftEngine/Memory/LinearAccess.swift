@@ -61,6 +61,17 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
       host: TLB.host(entry, linear), isGlobal: entry.pointee.physical & TLB.global != 0)
   }
 
+  /// The host's memory behind an access in one page, which nobody need notice; nil: it is to be made piece by piece.
+  func run(_ linear: UInt64, _ count: Int, _ access: Access) throws(Fault) -> UnsafeMutableRawPointer? {
+    let last = linear &+ UInt64(count &- 1)
+    guard pointee.checks_accesses == 0, (linear ^ last) >> 12 == 0, !pointee.isLongMode || isCanonical(linear) else {
+      return nil
+    }
+    _ = try page(linear, access)
+    // What has code, and what is read-only, the TLB does not permit to be written.
+    return knownPage(linear, access)?.host
+  }
+
   /// Whether writes to the page must be noticed. If not, whoever makes code of it has the TLB flushed.
   private func hasCode(_ page: UnsafeMutablePointer<soft_code_page>) -> Bool {
     let bit = context.pointee.bit

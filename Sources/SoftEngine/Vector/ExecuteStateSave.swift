@@ -22,9 +22,19 @@ extension Executor {
     if linear & (alignment &- 1) != 0 { throw .protection }
   }
 
-  private func legacyImage() -> StateImage {
-    normalizeX87()
+  /// - Parameter hasX87: the x87 state is in it.
+  private func legacyImage(hasX87: Bool = true) -> StateImage {
     var image = StateImage(byteCount: Area.end)
+    image.set(Area.mxcsr, UInt64(soft_mxcsr(state)), 4)
+    image.set(Area.mxcsr + 4, UInt64(MXCSR.implemented), 4)
+    image.set(
+      Area.xmm, UnsafeRawBufferPointer(start: vectorRegister(state, Slot.xmm(0)), count: 16 * xmmCount))
+    if hasX87 { setX87(&image) }
+    return image
+  }
+
+  private func setX87(_ image: inout StateImage) {
+    normalizeX87()
     let x87 = state.pointee.x87
     image.set(0, UInt64(x87.control), 2)
     image.set(2, UInt64(x87.status), 2)
@@ -35,16 +45,11 @@ extension Executor {
     let isWide = i.operandSize == 8
     image.set(8, state.pointee.x87_instruction, isWide ? 8 : 4)
     image.set(16, state.pointee.x87_data, isWide ? 8 : 4)
-    image.set(Area.mxcsr, UInt64(soft_mxcsr(state)), 4)
-    image.set(Area.mxcsr + 4, UInt64(MXCSR.implemented), 4)
     withUnsafeBytes(of: &state.pointee.x87.registers) {
       for index in 0..<8 {
         image.set(Area.x87Registers + 16 * index, UnsafeRawBufferPointer(rebasing: $0[10 * index..<10 * index + 10]))
       }
     }
-    image.set(
-      Area.xmm, UnsafeRawBufferPointer(start: vectorRegister(state, Slot.xmm(0)), count: 16 * xmmCount))
-    return image
   }
 
   /// What 64-bit FXSAVE writes.
@@ -68,7 +73,7 @@ extension Executor {
 
   func restoreFX() throws(Fault) {
     try requireAlignment(16)
-    let image = StateImage(try readImage(Area.legacy))
+    let image = try readImage(Area.legacy)
     let mxcsr = UInt32(truncatingIfNeeded: image.value(Area.mxcsr, 4))
     guard mxcsr & ~MXCSR.implemented == 0 else { throw .protection }
     loadX87(image)
@@ -121,11 +126,20 @@ extension Executor {
     var isInitial =
       x87.control == X87.initialControl && x87.status == 0 && x87.tag == 0xFFFF && state.pointee.x87_opcode == 0
       && state.pointee.x87_instruction == 0 && state.pointee.x87_data == 0
-    withUnsafeBytes(of: &state.pointee.x87.registers) { isInitial = isInitial && $0.allSatisfy { $0 == 0 } }
+    withUnsafeBytes(of: &state.pointee.x87.registers) { isInitial = isInitial && Self.isZero($0) }
     var inUse: UInt64 = isInitial ? 0 : XCR0.x87
     let xmm = UnsafeRawBufferPointer(start: vectorRegister(state, Slot.xmm(0)), count: 16 * xmmCount)
-    if xmm.contains(where: { $0 != 0 }) { inUse |= XCR0.sse }
+    if !Self.isZero(xmm) { inUse |= XCR0.sse }
     return inUse
+  }
+
+  /// Of whole quadwords.
+  private static func isZero(_ bytes: UnsafeRawBufferPointer) -> Bool {
+    var all: UInt64 = 0
+    for place in stride(from: 0, to: bytes.count, by: 8) {
+      all |= bytes.loadUnaligned(fromByteOffset: place, as: UInt64.self)
+    }
+    return all == 0
   }
 
   func saveExtended() throws(Fault) {
@@ -133,9 +147,9 @@ extension Executor {
     let requested = requested
     let isCompacted = i.operation == .xsavec || i.operation == .xsaves
     var inUse = componentsInUse()
-    var image = legacyImage()
     if isCompacted, soft_mxcsr(state) != MXCSR.initial { inUse |= XCR0.sse }
     let saved = i.operation == .xsave ? requested : requested & inUse
+    var image = legacyImage(hasX87: saved & XCR0.x87 != 0)
     var parts: [Range<Int>] = []
     if saved & XCR0.x87 != 0 { parts += Area.x87 }
     if (isCompacted ? saved : requested) & XCR0.sse != 0 { parts.append(Area.mxcsr..<Area.mxcsr + 8) }
@@ -155,7 +169,7 @@ extension Executor {
   func restoreExtended() throws(Fault) {
     try checkExtended()
     let requested = requested
-    let image = StateImage(try readImage(Area.end))
+    let image = try readImage(Area.end)
     let present = image.value(Area.header, 8)
     let compaction = image.value(Area.header + 8, 8)
     let isCompacted = compaction >> 63 != 0

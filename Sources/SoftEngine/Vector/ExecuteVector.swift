@@ -63,22 +63,31 @@ extension Executor {
   // MARK: Memory images
 
   /// Reads the memory operand, which has more bytes than a register.
-  func readImage(_ count: Int) throws(Fault) -> [UInt8] {
-    var bytes: [UInt8] = []
-    bytes.reserveCapacity(count)
+  func readImage(_ count: Int) throws(Fault) -> StateImage {
     let linear = try linear(Int(i.segment), offset, count, write: false)
-    while bytes.count < count {
-      let width = Self.chunk(count &- bytes.count)
-      let value = try state.read(
-        state.wrap(linear &+ UInt64(bytes.count)), width: width, segment: Int(i.segment))
-      for index in 0..<width { bytes.append(UInt8(truncatingIfNeeded: value >> UInt64(8 &* index))) }
+    var image = StateImage(byteCount: count)
+    if let host = try state.run(linear, count, .read) {
+      image.set(0, UnsafeRawBufferPointer(start: host, count: count))
+      return image
     }
-    return bytes
+    var place = 0
+    while place < count {
+      let width = Self.chunk(count &- place)
+      image.set(
+        place, try state.read(state.wrap(linear &+ UInt64(place)), width: width, segment: Int(i.segment)), width)
+      place &+= width
+    }
+    return image
   }
 
   /// Writes parts of the memory operand, of which `count` bytes may be written. Nothing is written if that faults.
   func writeImage(_ image: StateImage, _ parts: [Range<Int>], count: Int) throws(Fault) {
     let linear = try linear(Int(i.segment), offset, count, write: true)
+    if let host = try state.run(linear, count, .write) {
+      let target = UnsafeMutableRawBufferPointer(start: host, count: count)
+      for part in parts { image.copy(part.lowerBound, to: UnsafeMutableRawBufferPointer(rebasing: target[part])) }
+      return
+    }
     try state.probe(linear, count, segment: Int(i.segment))
     for part in parts {
       var place = part.lowerBound
@@ -110,10 +119,10 @@ extension Executor {
       try writeImage(image, [0..<size], count: size)
       initializeX87()
     case .fldenv:
-      setX87Environment(StateImage(try readImage(environmentSize)))
+      setX87Environment(try readImage(environmentSize))
       normalizeX87()
     case .frstor:
-      let image = StateImage(try readImage(environmentSize + 80))
+      let image = try readImage(environmentSize + 80)
       setX87Environment(image)
       withUnsafeMutableBytes(of: &state.pointee.x87.registers) { image.copy(environmentSize, to: $0) }
       normalizeX87()
@@ -255,29 +264,35 @@ struct StateImage {
   init(byteCount: Int) { bytes = [UInt8](repeating: 0, count: byteCount) }
   init(_ bytes: [UInt8]) { self.bytes = bytes }
 
+  /// How many of `count` bytes at `offset` there are.
+  private func available(_ offset: Int, _ count: Int) -> Int { max(0, min(count, bytes.count - offset)) }
+
+  /// `width`: 1 to 8.
   func value(_ offset: Int, _ width: Int) -> UInt64 {
     var value: UInt64 = 0
-    for index in 0..<width where bytes.indices.contains(offset &+ index) {
-      value |= UInt64(bytes[offset &+ index]) << UInt64(8 &* index)
-    }
+    withUnsafeMutableBytes(of: &value) { copy(offset, to: UnsafeMutableRawBufferPointer(rebasing: $0[..<width])) }
     return value
   }
 
+  /// `width`: 1 to 8.
   mutating func set(_ offset: Int, _ value: UInt64, _ width: Int) {
-    for index in 0..<width where bytes.indices.contains(offset &+ index) {
-      bytes[offset &+ index] = UInt8(truncatingIfNeeded: value >> UInt64(8 &* index))
-    }
+    withUnsafeBytes(of: value) { set(offset, UnsafeRawBufferPointer(rebasing: $0[..<width])) }
   }
 
   mutating func set(_ offset: Int, _ source: UnsafeRawBufferPointer) {
-    for (index, byte) in source.enumerated() where bytes.indices.contains(offset &+ index) {
-      bytes[offset &+ index] = byte
+    let count = available(offset, source.count)
+    guard count > 0 else { return }
+    bytes.withUnsafeMutableBytes {
+      UnsafeMutableRawBufferPointer(rebasing: $0[offset..<offset + count])
+        .copyMemory(from: UnsafeRawBufferPointer(rebasing: source[..<count]))
     }
   }
 
   func copy(_ offset: Int, to target: UnsafeMutableRawBufferPointer) {
-    for index in target.indices where bytes.indices.contains(offset &+ index) {
-      target[index] = bytes[offset &+ index]
+    let count = available(offset, target.count)
+    guard count > 0 else { return }
+    bytes.withUnsafeBytes {
+      target.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[offset..<offset + count]))
     }
   }
 }
