@@ -73,11 +73,10 @@ extension Machines {
       let image = try TemporaryFile(pattern)
       let limit = interruption == .quitByTimeLimit ? ["--timeout", "3s"] : []
       try await GuestRunner.run(Machines.arguments("diskwriter.rom", image.path) + limit) { run in
-        let devices = try await run.deviceProcess()
         if interruption != .quitByTimeLimit { try await run.wait(for: "flushed 10 2", seconds: 30) }
         switch interruption {
         case .launcherKilled: run.signal(SignalNumber.kill)
-        case .deviceProcessKilled: signalProcess(devices, SignalNumber.kill)
+        case .deviceProcessKilled: signalProcess(try await run.deviceProcess(), SignalNumber.kill)
         case .terminated: run.signal(SignalNumber.terminate)
         case .quitByTimeLimit: break
         }
