@@ -69,6 +69,7 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
     }
     _ = try page(linear, access)
     // What has code, and what is read-only, the TLB does not permit to be written.
+    // Safety: `count` bytes from here are in one mapped page; callers use them before the guest goes on.
     return knownPage(linear, access)?.host
   }
 
