@@ -1,8 +1,13 @@
 #include "CChecksum.h"
 
+#include <cpuid.h>
 #include <immintrin.h>
 
-_Bool cchecksum_has_fold(void) { return __builtin_cpu_supports("pclmul") && __builtin_cpu_supports("sse2"); }
+_Bool cchecksum_has_fold(void) {
+  // Not __builtin_cpu_supports(), which asks for all features at the start of each process, used or not.
+  unsigned eax, ebx, ecx, edx;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && ecx & bit_PCLMUL;
+}
 
 // A block of 128 bits stands for a polynomial over GF(2), its first bit for the highest power. To move it d bits ahead is
 // to multiply both halves by powers of x modulo the CRC's polynomial: x^(d+32) and x^(d-32), bits reversed and one up, as

@@ -478,7 +478,7 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
   private func sleep() -> Exit? {
     guard let controllers = context.pointee.controllers else { return .halt }
     let now = monotonicNanoseconds()
-    if idleWatch.becomesIdle(at: now) {
+    if idleWatch.becomesIdle(at: now, blocks: context.pointee.blocks.count) {
       releaseMemory()
       return nil
     }

@@ -1,10 +1,9 @@
 /// Decodes instructions of the CPU that has certain features. Any byte sequence has an outcome; nothing is allocated.
 public struct Decoder: Sendable {
-  private let table = OpcodeTable.shared
   private let missing: InstructionAttributes
 
   /// An instruction that needs a CPUID feature not among `features` is undefined, or is what older CPUs take it for
-  /// (TZCNT, LZCNT). The first decoder compiles the opcode tables.
+  /// (TZCNT, LZCNT).
   public init(features: InstructionAttributes = .allFeatures) {
     missing = InstructionAttributes.allFeatures.subtracting(features)
   }
@@ -28,7 +27,7 @@ public struct Decoder: Sendable {
   ) -> DecodeStatus {
     var state = DecodeState(bytes, mode)
     instruction = Instruction()
-    let isDefined = state.decode(into: &instruction, table, missing: missing)
+    let isDefined = state.decode(into: &instruction, missing: missing)
     if state.reader.isExhausted {
       return state.reader.isAtLimit ? .tooLong : .needsMoreBytes
     }
@@ -111,9 +110,7 @@ struct DecodeState {
 
   /// False: #UD.
   @inline(__always)
-  mutating func decode(
-    into instruction: inout Instruction, _ table: OpcodeTable, missing: InstructionAttributes
-  ) -> Bool {
+  mutating func decode(into instruction: inout Instruction, missing: InstructionAttributes) -> Bool {
     readPrefixes()
     var map = OpcodeMap.oneByte
     if opcode == 0x0F {
@@ -124,12 +121,15 @@ struct DecodeState {
         guard opcode != 0x62, let vexMap = readVEX() else { return false }
         map = vexMap
       }
+    } else if opcode & 0xF8 == 0xD8 {
+      map = .x87
     }
     let operandSize = readOperandSize()
 
     // With REX.B, 90 is XCHG R8 like the opcodes after it (SDM vol. 2, NOP).
     let column = opcode == 0x90 && rex & 1 != 0 && map == .oneByte ? 0x91 : opcode
-    let entry = table.entry(map, column)
+    let table = OpcodeTable.of(map)
+    let entry = table.entry(column)
     if entry.hasModRM {
       modRM = reader.read(UInt8.self)
       key.modRM = modRM
@@ -147,7 +147,7 @@ struct DecodeState {
     let attributes = row.pointee.attributes
     instruction.attributes = attributes
     instruction.operation = row.pointee.operation
-    instruction.row = UInt16(truncatingIfNeeded: number)
+    instruction.row = OpcodeTable.reference(number, in: map)
     instruction.opcode = opcode
     instruction.modRM = modRM
     instruction.mode = mode
@@ -261,8 +261,8 @@ struct DecodeState {
     opcode = reader.read(UInt8.self)
     // No instruction of these tables is 256 bits wide.
     guard last & 4 == 0 else { return nil }
+    // Map 0F has none of them.
     switch mapNumber {
-    case 1: return .vex0F
     case 2: return .vex0F38
     case 3: return .vex0F3A
     default: return nil

@@ -90,7 +90,7 @@ public struct Instruction: Sendable {
   /// Validity, privilege and features, from the opcode tables.
   public var attributes: InstructionAttributes = []
   public var operation = Operation.invalid
-  /// The line of the opcode tables, counted from 1; two encodings never share one.
+  /// Which row of the opcode tables; two encodings never share one.
   public var row: UInt16 = 0
   public var prefixes: Prefixes = []
   public var secondImmediate: UInt16 = 0

@@ -1,7 +1,11 @@
-/// The opcode maps, in the order of the dense tables.
-enum OpcodeMap: Int {
-  case oneByte, map0F, map0F38, map0F3A, vex0F, vex0F38, vex0F3A
-  static let count = 7
+/// The opcode maps (SDM vol. 2, appendix A).
+enum OpcodeMap: Int, CaseIterable {
+  case oneByte, map0F, map0F38, map0F3A, vex0F38, vex0F3A
+  /// The escape opcodes D8 to DF.
+  case x87
+
+  /// Where numbers of rows end, counted from 1 in each map.
+  static let mostRows = 511
 }
 
 /// An `OpcodeRow`'s encoding, compiled: which opcodes it covers, and which values of each selector.
@@ -120,6 +124,7 @@ struct OpcodePattern {
       return false
     }
     opcode = byte
+    if !isVEX, map == .oneByte, byte & 0xF8 == 0xD8 { map = .x87 }
     return true
   }
 
@@ -143,11 +148,9 @@ struct OpcodePattern {
       default:
         if part == "0F38" {
           map = .vex0F38
-        } else if part == "0F3A" {
-          map = .vex0F3A
         } else {
-          isValid = part == "0F" && isValid
-          map = .vex0F
+          isValid = part == "0F3A" && isValid
+          map = .vex0F3A
         }
       }
       number += 1

@@ -12,12 +12,23 @@ struct OpcodeRow: Sendable {
 }
 
 extension OpcodeRow {
-  /// All rows, in the order of the numbers that `Instruction.row` has; the first stands for no instruction.
-  static let maps: [[OpcodeRow]] = [
-    [row("", .invalid)], oneByteMap, twoByteMap, twoByteMapSIMD, map0F38, map0F3A, x87Map, vexMaps,
-  ]
-  /// The same in one piece, for texts.
-  static let all = maps.flatMap { $0 }
+  /// All rows, for tests.
+  static var all: [OpcodeRow] { OpcodeMap.allCases.flatMap { $0.rows.joined() } }
+}
+
+extension OpcodeMap {
+  /// Its rows, in the order of their numbers.
+  var rows: [[OpcodeRow]] {
+    switch self {
+    case .oneByte: [OpcodeRow.oneByteMap]
+    case .map0F: [OpcodeRow.twoByteMap, OpcodeRow.twoByteMapSIMD]
+    case .map0F38: [OpcodeRow.map0F38]
+    case .map0F3A: [OpcodeRow.map0F3A]
+    case .vex0F38: [OpcodeRow.vex0F38]
+    case .vex0F3A: [OpcodeRow.vex0F3A]
+    case .x87: [OpcodeRow.x87Map]
+    }
+  }
 }
 
 func row(

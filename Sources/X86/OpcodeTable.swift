@@ -1,7 +1,7 @@
-/// The opcode rows compiled for lookup: one entry for each opcode byte of each map, which says what else selects the
-/// instruction; a cell for each combination of those selectors; and the rows as plain data.
-// Safety: the memory is written by `Compilation` and never again, nor freed. `entry` is called with a map's number and a byte;
-// an entry's cells exist for all values of its selectors; a cell holds the number of a row.
+/// An opcode map's rows compiled for lookup: one entry for each opcode byte, which says what else selects the instruction;
+/// a cell for each combination of those selectors; and the rows as plain data.
+// Safety: the memory is written by `Compilation` and never again, nor freed. An entry's cells exist for all values of its
+// selectors; a cell holds 0 or the number of a row.
 struct OpcodeTable: @unchecked Sendable {
   typealias Operands = (OperandSpec, OperandSpec, OperandSpec, OperandSpec)
 
@@ -65,18 +65,37 @@ struct OpcodeTable: @unchecked Sendable {
     var hasModRM = false
   }
 
-  /// Compiled on first use.
-  static let shared = compilation.table
-  static let compilation = Compilation()
+  /// A map's table, compiled on first use: much code has no instruction of most maps.
+  @inline(__always)
+  static func of(_ map: OpcodeMap) -> OpcodeTable {
+    switch map {
+    case .oneByte: oneByte
+    case .x87: x87
+    case .map0F: map0F
+    case .map0F38: map0F38
+    case .map0F3A: map0F3A
+    case .vex0F38: vex0F38
+    case .vex0F3A: vex0F3A
+    }
+  }
+
+  private static let oneByte = Compilation(.oneByte).table
+  private static let x87 = Compilation(.x87).table
+  private static let map0F = Compilation(.map0F).table
+  private static let map0F38 = Compilation(.map0F38).table
+  private static let map0F3A = Compilation(.map0F3A).table
+  private static let vex0F38 = Compilation(.vex0F38).table
+  private static let vex0F3A = Compilation(.vex0F3A).table
 
   private let entries: UnsafePointer<Entry>
   private let cells: UnsafePointer<UInt16>
   private let rows: UnsafePointer<Row>
+  private let rowCount: Int
 
   @inline(__always)
-  func entry(_ map: OpcodeMap, _ opcode: UInt8) -> Entry { entries[map.rawValue &* 256 &+ Int(opcode)] }
+  func entry(_ opcode: UInt8) -> Entry { entries[Int(opcode)] }
 
-  /// The number of the row, 0 where there is no instruction.
+  /// The number of the row in its map, from 1 on; 0 where there is no instruction.
   @inline(__always)
   func rowNumber(_ entry: Entry, _ key: Key) -> Int { Int(cells[Int(entry.firstCell) &+ key.cell(entry.selectors)]) }
 
@@ -84,44 +103,62 @@ struct OpcodeTable: @unchecked Sendable {
   @inline(__always)
   func row(_ number: Int) -> UnsafePointer<Row> { rows + number }
 
-  fileprivate init(entries: UnsafePointer<Entry>, cells: UnsafePointer<UInt16>, rows: UnsafePointer<Row>) {
+  /// What `Instruction.row` has: the row's number among those of all maps.
+  @inline(__always)
+  static func reference(_ number: Int, in map: OpcodeMap) -> UInt16 {
+    UInt16(truncatingIfNeeded: map.rawValue * (OpcodeMap.mostRows + 1) + number)
+  }
+
+  /// The row that `reference` was made for; that of no instruction for other numbers.
+  static func row(of reference: UInt16) -> Row {
+    let (map, number) = Int(reference).quotientAndRemainder(dividingBy: OpcodeMap.mostRows + 1)
+    guard let table = OpcodeMap(rawValue: map).map(of), number < table.rowCount else { return Row() }
+    return table.rows[number]
+  }
+
+  fileprivate init(
+    entries: UnsafePointer<Entry>, cells: UnsafePointer<UInt16>, rows: UnsafePointer<Row>, rowCount: Int
+  ) {
     self.entries = entries
     self.cells = cells
     self.rows = rows
+    self.rowCount = rowCount
   }
 }
 
-/// The making of the table.
+/// The making of a map's table.
 struct Compilation: Sendable {
   let table: OpcodeTable
-  let cellCount: Int
   /// Rows that cannot be read, or that claim a cell which another, equally specific row claims too.
   let mistakes: [String]
 
-  init() {
+  init(_ map: OpcodeMap) {
     typealias Row = OpcodeTable.Row
     typealias Entry = OpcodeTable.Entry
     typealias Selectors = OpcodeTable.Selectors
-    let rowCount = OpcodeRow.maps.reduce(0) { $0 + $1.count }
+    let lists = map.rows
+    let rowCount = lists.reduce(0) { $0 + $1.count }
     var mistakes: [String] = []
-    let compiled = UnsafeMutablePointer<Row>.allocate(capacity: rowCount)
-    let entries = UnsafeMutablePointer<Entry>.allocate(capacity: OpcodeMap.count * 256)
-    entries.initialize(repeating: Entry(), count: OpcodeMap.count * 256)
+    if rowCount > OpcodeMap.mostRows { mistakes.append("\(map): more rows than their numbers can count") }
+    // The first one stands for no instruction.
+    let compiled = UnsafeMutablePointer<Row>.allocate(capacity: rowCount + 1)
+    compiled.initialize(to: Row())
+    let entries = UnsafeMutablePointer<Entry>.allocate(capacity: 256)
+    entries.initialize(repeating: Entry(), count: 256)
 
     // The claims of one opcode after the other, each opcode's in the order of the rows.
     var claims: [Claim] = []
     claims.reserveCapacity(rowCount)
-    var counts = [Int](repeating: 0, count: OpcodeMap.count * 256 + 1)
+    var counts = [Int](repeating: 0, count: 256 + 1)
     var number = 0
     func compile(_ row: OpcodeRow) {
-      defer { number += 1 }
+      number += 1
       (compiled + number).initialize(to: Row())
-      // The first one stands for no instruction.
-      guard number > 0 else { return }
       guard let operands = Self.operands(row), let pattern = OpcodePattern(row, operands: operands) else {
         mistakes.append("\(row.encoding) \(row.operands): notation")
         return
       }
+      if pattern.map != map { mistakes.append("\(row.encoding): not of \(map)") }
       compiled[number] = Row(
         attributes: row.attributes, operation: row.operation, hasMandatoryPrefix: pattern.hasMandatoryPrefix,
         operands: operands)
@@ -129,7 +166,7 @@ struct Compilation: Sendable {
       claims.append(claim)
       for slot in claim.slots { counts[slot + 1] += 1 }
     }
-    for map in OpcodeRow.maps { for row in map { compile(row) } }
+    for list in lists { for row in list { compile(row) } }
     for slot in counts.indices.dropFirst() { counts[slot] += counts[slot - 1] }
     let starts = counts
     var sorted = [Int](repeating: 0, count: starts[starts.count - 1])
@@ -142,9 +179,10 @@ struct Compilation: Sendable {
 
     // Cell 0 is that of every opcode without instruction.
     var cells: [UInt16] = [0]
-    cells.reserveCapacity(1 << 13)
+    cells.reserveCapacity(1 << 11)
     var here: [Claim] = []
-    for slot in 0..<OpcodeMap.count * 256 where starts[slot] < starts[slot + 1] {
+    func encoding(_ row: Int) -> StaticString { Array(lists.joined())[row - 1].encoding }
+    for slot in 0..<256 where starts[slot] < starts[slot + 1] {
       here.removeAll(keepingCapacity: true)
       var entry = Entry(firstCell: UInt16(truncatingIfNeeded: cells.count))
       for index in sorted[starts[slot]..<starts[slot + 1]] {
@@ -154,10 +192,10 @@ struct Compilation: Sendable {
         entry.hasModRM = entry.hasModRM || claim.pattern.hasModRM
       }
       if here.contains(where: { $0.pattern.hasModRM != entry.hasModRM }) {
-        mistakes.append("\(OpcodeRow.all[here[0].row].encoding): with and without ModRM")
+        mistakes.append("\(encoding(here[0].row)): with and without ModRM")
       }
       Self.fill(&cells, entry, here) {
-        mistakes.append("\(OpcodeRow.all[$0].encoding) and \(OpcodeRow.all[$1].encoding)")
+        mistakes.append("\(encoding($0)) and \(encoding($1))")
       }
       entries[slot] = entry
     }
@@ -167,22 +205,22 @@ struct Compilation: Sendable {
     for (index, cell) in cells.enumerated() { storage[index] = cell }
 
     table = OpcodeTable(
-      entries: UnsafePointer(entries), cells: UnsafePointer(storage), rows: UnsafePointer(compiled))
+      entries: UnsafePointer(entries), cells: UnsafePointer(storage), rows: UnsafePointer(compiled),
+      rowCount: rowCount + 1)
     self.mistakes = mistakes
-    cellCount = cells.count
   }
 
   private struct Claim {
     let row: Int
     let pattern: OpcodePattern
     let breadth: Int
-    /// The opcodes that it covers, among those of all maps.
+    /// The opcodes that it covers.
     let slots: Range<Int>
 
     init(row: Int, pattern: OpcodePattern) {
       (self.row, self.pattern, breadth) = (row, pattern, pattern.breadth)
-      let first = pattern.map.rawValue * 256 + Int(pattern.opcode)
-      slots = first..<min(first + pattern.opcodeCount, OpcodeMap.count * 256)
+      let first = Int(pattern.opcode)
+      slots = first..<min(first + pattern.opcodeCount, 256)
     }
   }
 

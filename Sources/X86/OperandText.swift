@@ -31,8 +31,7 @@ struct OperandText {
 
   /// The operand code that an operand was read by.
   private func spec(_ index: Int) -> OperandSpec.Kind {
-    guard Int(instruction.row) < OpcodeRow.all.count else { return .none }
-    let specs = OpcodeTable.shared.row(Int(instruction.row)).pointee.operands
+    let specs = OpcodeTable.row(of: instruction.row).operands
     return index == 0 ? specs.0.kind : index == 1 ? specs.1.kind : index == 2 ? specs.2.kind : specs.3.kind
   }
 

@@ -14,7 +14,7 @@ struct RandomVectorInstruction {
     ]
     let all =
       OpcodeRow.twoByteMapSIMD + OpcodeRow.map0F38 + OpcodeRow.map0F3A + OpcodeRow.x87Map + OpcodeRow.x87Map
-      + OpcodeRow.vexMaps
+      + OpcodeRow.vex0F38 + OpcodeRow.vex0F3A
       + OpcodeRow.twoByteMap.filter {
         whole.contains($0.operation)
       }

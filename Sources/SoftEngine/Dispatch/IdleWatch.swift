@@ -6,6 +6,8 @@ struct IdleWatch {
   /// Parts of a period: awake for less it is idle, awake for more it is busy.
   private static let idleFraction: UInt64 = 32
   private static let busyFraction: UInt64 = 8
+  /// So many blocks an idle vCPU keeps: its clock needs some hundred, a program that is started now and then many more.
+  static let blocksKept = 4096
 
   private var start: UInt64?
   private var asleep: UInt64 = 0
@@ -14,8 +16,9 @@ struct IdleWatch {
 
   mutating func slept(_ nanoseconds: UInt64) { asleep &+= nanoseconds }
 
-  /// Whether it has become idle; true once until it has been busy. `now` is in nanoseconds.
-  mutating func becomesIdle(at now: UInt64) -> Bool {
+  /// Whether what it keeps can go: once when it becomes idle, and while it is idle whenever that is more than
+  /// `blocksKept` again. `now` is in nanoseconds.
+  mutating func becomesIdle(at now: UInt64, blocks: Int) -> Bool {
     guard let start else {
       start = now
       return false
@@ -26,7 +29,7 @@ struct IdleWatch {
     self.start = now
     asleep = 0
     if awake > elapsed / Self.busyFraction { isIdle = false }
-    guard awake < elapsed / Self.idleFraction, !isIdle else { return false }
+    guard awake < elapsed / Self.idleFraction, !isIdle || blocks > Self.blocksKept else { return false }
     isIdle = true
     return true
   }
