@@ -29,7 +29,7 @@ public enum HVM {
     _ blocks: [BlockSpec], of spec: MachineSpec, _ registry: Registry
   ) throws(BoardError) -> [DeviceSpec] {
     var devices = try placed(drives: blocks.map { drive($0, of: spec) }, user: spec.devices, registry)
-    try placeSCSIDrives(&devices, cpus: spec.cpus, registry)
+    try placeSCSIDrives(&devices, queues: spec.diskQueues, registry)
     return devices
   }
 
@@ -43,8 +43,7 @@ public enum HVM {
     case .scsi:
       return DeviceSpec(model: isCDROM ? "scsi-cd" : "scsi-hd", id: "scsi-\(block.id)", properties: properties)
     case .virtio:
-      // A queue for each CPU, so that none waits for another's.
-      let queues = PropertyValue.integer(UInt64(min(spec.cpus, maximumDiskQueues)))
+      let queues = PropertyValue.integer(UInt64(spec.diskQueues))
       return DeviceSpec(
         model: virtioDisk, id: "virtio-\(block.id)", properties: properties.merging(["queues": queues]) { $1 })
     }

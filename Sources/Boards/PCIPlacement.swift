@@ -4,8 +4,6 @@ import MachineModel
 extension HVM {
   /// The model of a disk with `if=virtio`.
   static let virtioDisk = "virtio-blk-pci"
-  /// Queues of a virtio disk that the recipe makes, at most.
-  static let maximumDiskQueues = 16
 
   /// Slots that cards are put into: behind those of the host bridge, the PIIX and the display.
   private static let cardSlots = 3..<32

@@ -9,15 +9,18 @@ enum PV {
   static let boardModels = ["acpi-power", "exit", "pvpanic", "virtio-rng-device"]
 
   /// A disk of the guest's for each image, CD-ROMs too: their drives cannot be told from disks that are read-only.
-  static func drives(_ blocks: [BlockSpec]) throws(BoardError) -> [DeviceSpec] {
+  static func drives(_ blocks: [BlockSpec], of spec: MachineSpec) throws(BoardError) -> [DeviceSpec] {
     var devices: [DeviceSpec] = []
     for block in blocks {
       guard block.interface ?? .virtio == .virtio else {
         throw BoardError("\(block.id): mode pv has no \(block.interface?.rawValue ?? "") disks; leave if= out")
       }
-      // Its queues share one interrupt, so more of them would not help.
+      // Its queues share one interrupt, so more than two would not help.
+      let queues = PropertyValue.integer(UInt64(min(spec.diskQueues, 2)))
       devices.append(
-        DeviceSpec(model: "virtio-blk-device", id: "virtio-\(block.id)", properties: ["drive": .string(block.id)]))
+        DeviceSpec(
+          model: "virtio-blk-device", id: "virtio-\(block.id)",
+          properties: ["drive": .string(block.id), "queues": queues]))
     }
     return devices
   }
@@ -67,7 +70,8 @@ extension PV {
           interrupt: place.interrupt))
     }
     return ReducedMachine(
-      cpus: spec.cpus, slots: slots.sorted { $0.number < $1.number }, serialPorts: ACPIMachine.serialPorts(spec),
+      cpus: spec.cpus, absentCPUs: spec.absentCPUs, slots: slots.sorted { $0.number < $1.number },
+      serialPorts: ACPIMachine.serialPorts(spec),
       pvpanicPort: ACPIMachine.pvpanicPort(spec))
   }
 

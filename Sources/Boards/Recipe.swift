@@ -24,7 +24,7 @@ public enum Recipe {
     let blocks = spec.blocks.filter { !used.contains($0.id) }
     switch spec.mode {
     case .hvm, .pvhvm: resolved.devices += try HVM.drives(blocks, of: spec, registry)
-    case .pv: resolved.devices += try PV.drives(blocks) + spec.devices
+    case .pv: resolved.devices += try PV.drives(blocks, of: spec) + spec.devices
     }
     resolved.devices += try networkDevices(spec, used: used, registry)
     resolved.devices += vsockDevice(spec)

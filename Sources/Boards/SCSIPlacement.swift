@@ -29,7 +29,7 @@ extension HVM {
   /// Gives every SCSI drive a place on a controller that is made before it, and makes one where there is none. Targets
   /// that the user chose come first, then the lowest that are free, in order.
   static func placeSCSIDrives(
-    _ devices: inout [DeviceSpec], cpus: Int, _ registry: Registry
+    _ devices: inout [DeviceSpec], queues: Int, _ registry: Registry
   ) throws(BoardError) {
     var others: [DeviceSpec] = []
     var drives: [DeviceSpec] = []
@@ -38,7 +38,7 @@ extension HVM {
     }
     guard !drives.isEmpty else { return }
     if !others.contains(where: { $0.model == scsiController }) {
-      let queues = PropertyValue.integer(UInt64(min(cpus, maximumDiskQueues)))
+      let queues = PropertyValue.integer(UInt64(queues))
       others.append(DeviceSpec(model: scsiController, id: "scsi", properties: ["queues": queues]))
     }
     var taken: [SCSIPosition: String] = [:]

@@ -13,9 +13,9 @@ public struct BusConflict: Error, Equatable, Sendable, CustomStringConvertible {
 
 /// Is told where writes are posted, and where processors reach registers themselves.
 public protocol PostedRanges: AnyObject, Sendable {
-  /// Reserves a slot; nil when there is none left, and then the claim's writes are waited for. `registers` are those at
-  /// the range, from `makeRegisters`.
-  func reserve(_ registers: SharedRegisters?) -> Int?
+  /// Reserves a slot for a range with `registers`, from `makeRegisters`, or one whose writes are posted; nil when there is
+  /// none left, and then the device performs all accesses and writes are waited for.
+  func reserve(_ registers: SharedRegisters?, isPosted: Bool) -> Int?
   /// Registers that processors reach; nil when there are no more.
   func makeRegisters() -> SharedRegisters?
   /// Sets a reserved slot, or empties it.
@@ -119,7 +119,9 @@ public final class AddressSpace: Sendable {
       let index = used.load(ordering: .relaxed)
       guard index < Self.capacity else { return nil }
       targets.append(target)
-      (slots + index).initialize(to: Slot(target, region, posted: isPosted ? postedRanges?.reserve(registers) : nil))
+      let isKnown = isPosted || registers != nil
+      (slots + index).initialize(
+        to: Slot(target, region, posted: isKnown ? postedRanges?.reserve(registers, isPosted: isPosted) : nil))
       used.store(index + 1, ordering: .releasing)
       return index
     }

@@ -11,6 +11,8 @@ public struct SharedRegister: Sendable, Equatable {
     /// All causes, which are cleared by it.
     case takeCauses
     case mask
+    /// All causes, which stay.
+    case causes
   }
 
   /// What a write does.
@@ -23,6 +25,8 @@ public struct SharedRegister: Sendable, Equatable {
     case setCauses
     case setMask
     case clearMask
+    /// Clears causes where it leaves none; otherwise the device performs it, which may have to interrupt again.
+    case clearCauses
   }
 
   /// From the start of the claim.
@@ -133,8 +137,13 @@ public final class SharedRegisters: @unchecked Sendable {
       let result = body(&new)
       if !new.isPending { new.pin = false }
       if new == old {
+        // What is there already counts only if it is still there when all that was written before can be seen: whoever
+        // takes it looks for that next.
         atomicMemoryFence(ordering: .sequentiallyConsistent)
-        return result
+        let current = block.pointee.interrupt.load(ordering: .relaxed)
+        if current == old.bits { return result }
+        old.bits = current
+        continue
       }
       let (isDone, current) = block.pointee.interrupt.compareExchange(
         expected: old.bits, desired: new.bits, ordering: .sequentiallyConsistent)
@@ -171,8 +180,30 @@ public final class SharedRegisters: @unchecked Sendable {
     return interrupt.isPending && !interrupt.pin
   }
 
-  public func setCauses(_ bits: UInt32) { while change({ $0.causes |= bits }) == nil {} }
-  public func clearCauses(_ bits: UInt32) { while change({ $0.causes &= ~bits }) == nil {} }
+  /// Returns the causes that there were.
+  @discardableResult
+  public func setCauses(_ bits: UInt32) -> UInt32 {
+    while true {
+      if let causes = change({ interrupt in
+        defer { interrupt.causes |= bits }
+        return interrupt.causes
+      }) {
+        return causes
+      }
+    }
+  }
+  /// Returns the causes that are left.
+  @discardableResult
+  public func clearCauses(_ bits: UInt32) -> UInt32 {
+    while true {
+      if let causes = change({ interrupt in
+        interrupt.causes &= ~bits
+        return interrupt.causes
+      }) {
+        return causes
+      }
+    }
+  }
   public func setMask(_ bits: UInt32) { while change({ $0.mask |= bits }) == nil {} }
   public func clearMask(_ bits: UInt32) { while change({ $0.mask &= ~bits }) == nil {} }
   /// Clears all causes and returns them.
@@ -266,6 +297,7 @@ public final class SharedRegisters: @unchecked Sendable {
     switch access.read {
     case .value: whole(value(access.index), width: access.width)
     case .mask: mask
+    case .causes: causes
     case .takeCauses:
       change { interrupt in
         defer { interrupt.causes = 0 }
@@ -288,6 +320,13 @@ public final class SharedRegisters: @unchecked Sendable {
     case .setCauses: return changed { $0.causes |= bits }
     case .setMask: return changed { $0.mask |= bits }
     case .clearMask: return changed { $0.mask &= ~bits }
+    case .clearCauses:
+      let isDone = change { interrupt in
+        guard interrupt.causes & ~bits == 0 else { return false }
+        interrupt.causes = 0
+        return true
+      }
+      return isDone == true ? false : nil
     case .device, .unrelated: return nil
     }
   }

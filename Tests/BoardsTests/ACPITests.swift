@@ -95,6 +95,13 @@ import Testing
     #expect(entries.filter { $0[0] == 4 } == [[4, 6, 0xFF, 0, 0, 1]])
   }
 
+  @Test func absentProcessorsAreListedLastAndNotEnabled() throws {
+    var machine = Self.bare
+    machine.absentCPUs = 1
+    let madt = try #require(try FirmwareLoader(ACPITables(machine).files).tables()["APIC"])
+    #expect(Array(madt[44..<60]) == [0, 8, 0, 0, 1, 0, 0, 0, 0, 8, 1, 1, 0, 0, 0, 0])
+  }
+
   @Test(.enabled(if: IASL.isInstalled, "iasl is missing: install acpica-tools"), arguments: [full, bare])
   func iaslDisassemblesAndRecompilesEveryTable(machine: ACPIMachine) throws {
     for (name, table) in try FirmwareLoader(ACPITables(machine).files).tables() where name != "FACS" {

@@ -145,6 +145,11 @@ import Testing
     #expect(madt.count == 44 + 3 * 8 + 12 + 6)
   }
 
+  @Test func absentProcessorsAreListedAsCapableOfComingOnline() throws {
+    let madt = try #require(try tables(ReducedMachine(cpus: 1, absentCPUs: 1))["APIC"])
+    #expect(Array(madt[44..<60]) == [0, 8, 0, 0, 1, 0, 0, 0, 0, 8, 1, 1, 2, 0, 0, 0])
+  }
+
   @Test(
     .enabled(if: IASL.isInstalled, "iasl is missing: install acpica-tools"),
     arguments: [

@@ -18,7 +18,7 @@ private final class Probe: BusTarget, @unchecked Sendable {
 private final class Posted: PostedRanges {
   let ranges = Mutex<[Range<UInt64>?]>([])
   func makeRegisters() -> SharedRegisters? { nil }
-  func reserve(_ registers: SharedRegisters?) -> Int? {
+  func reserve(_ registers: SharedRegisters?, isPosted: Bool) -> Int? {
     ranges.withLock { ranges in
       guard ranges.count < 2 else { return nil }
       ranges.append(nil)

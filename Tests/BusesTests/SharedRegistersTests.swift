@@ -23,7 +23,8 @@ private final class SharedBlock {
     SharedRegister(0x08, read: .value, index: 2), SharedRegister(0xC0, read: .takeCauses),
     SharedRegister(0xC8, write: .setCauses, writable: 0xFF), SharedRegister(0xD0, read: .mask, write: .setMask),
     SharedRegister(0xD8, write: .clearMask), SharedRegister(0x18, .byte, read: .value, write: .value, index: 1),
-    SharedRegister(0x20, write: .unrelated),
+    SharedRegister(0x20, write: .unrelated), SharedRegister(0x60, read: .causes),
+    SharedRegister(0x64, write: .clearCauses),
   ]
 
   func read(_ offset: UInt64, width: Int = 4) -> UInt32? {
@@ -70,6 +71,17 @@ private final class SharedBlock {
     block.device.setCauses(0x80)
     #expect(!block.device.isAsserted, "only the device raises it")
     #expect(block.device.raisePin())
+  }
+
+  @Test func causesAreReadAndClearedWhereNoneIsLeft() {
+    let block = SharedBlock()
+    #expect(block.device.setCauses(1) == 0)
+    #expect(block.device.setCauses(3) == 1)
+    #expect(block.read(0x60) == 3 && block.read(0x60) == 3)
+    #expect(block.write(0x64, 1) == nil && block.device.causes == 3, "the device performs it")
+    #expect(block.device.clearCauses(1) == 2)
+    #expect(block.write(0x64, 0xFFFF) == false && block.device.causes == 0)
+    #expect(block.write(0x64, 1) == false)
   }
 
   @Test func aMaskIsSetAndClearedBitByBit() {

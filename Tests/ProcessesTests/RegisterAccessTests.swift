@@ -129,6 +129,15 @@ private final class Machine: @unchecked Sendable {
     }
   }
 
+  @Test func writesBesideRegistersAreWaitedForWhereTheRangeIsNotPosted() throws {
+    let machine = try Machine()
+    machine.device.setPostedRange(
+      5, ofPorts: false, Machine.base..<Machine.base + 0x1000, registers: 3, isPosted: false)
+    #expect(machine.write(Machine.tail, 7) && machine.registers.value(1) == 7)
+    #expect(!machine.write(Machine.slow, 1) && !machine.write(Machine.unrelated, 1))
+    #expect(machine.read(Machine.status) == 0)
+  }
+
   /// A register number that does not exist makes a plain range of posted writes of it.
   @Test(arguments: [8, 77, -1, Int(UInt32.max) - 1])
   func aRangeWithRegistersThatAreNotThereIsOnlyPosted(_ number: Int) throws {

@@ -8,6 +8,8 @@ struct ACPIMachine: Sendable, Equatable {
   }
 
   var cpus: Int
+  /// Processors that are listed as not there.
+  var absentCPUs = 0
   /// 32-bit addresses for PCI devices.
   var pciHole: Range<UInt32>
   var serialPorts: [SerialPort] = []
@@ -24,6 +26,7 @@ extension ACPIMachine {
   init(_ spec: MachineSpec, layout: PCMemoryLayout) {
     let models = Set(spec.devices.map(\.model))
     cpus = spec.cpus
+    absentCPUs = spec.absentCPUs
     pciHole = UInt32(truncatingIfNeeded: layout.pciHole.lowerBound)..<UInt32(truncatingIfNeeded: PCMemoryLayout.ioAPIC)
     serialPorts = Self.serialPorts(spec)
     hasKeyboardController = models.contains("i8042")

@@ -45,7 +45,7 @@ struct ACPITables: Sendable {
     point(at: fadt + Offset.firmwareControl, size: 4, to: facs)
     point(at: fadt + Offset.dsdt, size: 4, to: dsdt)
     point(at: fadt + Offset.xDSDT, size: 8, to: dsdt)
-    var listed = [fadt, append("APIC", revision: 1, Self.madt(cpus: machine.cpus))]
+    var listed = [fadt, append("APIC", revision: 1, Self.madt(machine))]
     if machine.hasHPET { listed.append(append("HPET", revision: 1, Self.hpet())) }
     listed.append(append("WAET", revision: 1, Self.waet()))
     let rsdt = append("RSDT", revision: 1, [UInt8](repeating: 0, count: listed.count * 4))
@@ -152,13 +152,11 @@ struct ACPITables: Sendable {
   }
 
   /// MADT after its header (§5.2.12).
-  private static func madt(cpus: Int) -> [UInt8] {
+  private static func madt(_ machine: ACPIMachine) -> [UInt8] {
     let hasDual8259: UInt32 = 1
     var body = UInt32(truncatingIfNeeded: PCMemoryLayout.localAPIC).littleEndianBytes + hasDual8259.littleEndianBytes
-    for cpu in 0..<max(cpus, 0) {
-      let id = UInt8(truncatingIfNeeded: cpu)
-      body += [0, 8, id, id] + UInt32(1).littleEndianBytes
-    }
+    let notEnabled: UInt32 = 0
+    body += localAPICs(cpus: machine.cpus, absent: machine.absentCPUs, absentFlags: notEnabled)
     body +=
       [1, 12, 0, 0] + UInt32(truncatingIfNeeded: PCMemoryLayout.ioAPIC).littleEndianBytes + UInt32(0).littleEndianBytes
     // The 8254 reaches input 2; the SCI and PCI interrupts are level-triggered and active high.
@@ -170,6 +168,15 @@ struct ACPITables: Sendable {
     }
     // NMI is LINT1 on every processor.
     return body + [4, 6, 0xFF] + busConforming.littleEndianBytes + [1]
+  }
+
+  /// A structure for each processor's local APIC (§5.2.12.2), those of absent ones last.
+  static func localAPICs(cpus: Int, absent: Int, absentFlags: UInt32) -> [UInt8] {
+    let enabled: UInt32 = 1
+    return (0..<max(cpus + absent, 0)).flatMap { cpu in
+      let id = UInt8(truncatingIfNeeded: cpu)
+      return [0, 8, id, id] + (cpu < cpus ? enabled : absentFlags).littleEndianBytes
+    }
   }
 
   private static func override(irq: UInt8, to input: UInt32, flags: UInt16) -> [UInt8] {

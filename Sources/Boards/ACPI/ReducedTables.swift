@@ -12,6 +12,8 @@ struct ReducedMachine: Sendable, Equatable {
   }
 
   var cpus: Int
+  /// Processors that are listed as not there.
+  var absentCPUs = 0
   var slots: [Slot] = []
   var serialPorts: [ACPIMachine.SerialPort] = []
   /// The port of the pvpanic device, where there is one.
@@ -39,7 +41,7 @@ struct ReducedACPITables: Sendable {
   init(_ machine: ReducedMachine) {
     let dsdt = append("DSDT", revision: 2, Self.definition(machine).bytes)
     let fadt = append("FACP", revision: 6, Self.fadt(dsdt: dsdt))
-    let madt = append("APIC", revision: 5, Self.madt(cpus: machine.cpus))
+    let madt = append("APIC", revision: 5, Self.madt(machine))
     let xsdt = append("XSDT", revision: 1, fadt.littleEndianBytes + madt.littleEndianBytes)
     var rsdp = [UInt8]("RSD PTR ".utf8) + [0] + Self.oemID.utf8 + [2] + UInt32(0).littleEndianBytes
     rsdp += UInt32(Self.rsdpSize).littleEndianBytes + xsdt.littleEndianBytes + [0, 0, 0, 0]
@@ -122,12 +124,10 @@ struct ReducedACPITables: Sendable {
 
   /// MADT after its header (§5.2.12): no 8259 pair. APIC IDs below 255 are in structures of local APICs, also where
   /// those are x2APICs (§5.2.12.12).
-  private static func madt(cpus: Int) -> [UInt8] {
+  private static func madt(_ machine: ReducedMachine) -> [UInt8] {
     var body = UInt32(truncatingIfNeeded: PCMemoryLayout.localAPIC).littleEndianBytes + UInt32(0).littleEndianBytes
-    for cpu in 0..<max(cpus, 0) {
-      let id = UInt8(truncatingIfNeeded: cpu)
-      body += [0, 8, id, id] + UInt32(1).littleEndianBytes
-    }
+    let onlineCapable: UInt32 = 2
+    body += ACPITables.localAPICs(cpus: machine.cpus, absent: machine.absentCPUs, absentFlags: onlineCapable)
     body +=
       [1, 12, 0, 0] + UInt32(truncatingIfNeeded: PCMemoryLayout.ioAPIC).littleEndianBytes + UInt32(0).littleEndianBytes
     // NMI is LINT1 on every processor.

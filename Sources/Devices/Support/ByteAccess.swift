@@ -31,9 +31,11 @@ extension Board {
   }
 
   /// Claims physical addresses for a device.
-  func claim(memory base: UInt64, _ count: UInt64, for device: Device, region: Int = 0) throws(DeviceError) {
+  func claim(
+    memory base: UInt64, _ count: UInt64, for device: Device, region: Int = 0, registers: SharedRegisters? = nil
+  ) throws(DeviceError) {
     do {
-      try mmio.claim(base, count, for: device, region: region)
+      try mmio.claim(base, count, for: device, region: region, registers: registers)
     } catch {
       throw DeviceError("\(error)")
     }

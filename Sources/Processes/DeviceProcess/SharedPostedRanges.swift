@@ -23,8 +23,8 @@ final class SharedPostedRanges: PostedRanges {
   private let page: MachinePage
   private let ofPorts: Bool
   private let pool: SharedRegisterPool
-  /// The number of the shared registers of each range.
-  private let reserved = Mutex<[Int?]>([])
+  /// The number of the shared registers of each range, and whether its writes are posted.
+  private let reserved = Mutex<[(registers: Int?, isPosted: Bool)]>([])
 
   init(_ page: MachinePage, ofPorts: Bool, _ pool: SharedRegisterPool) {
     self.page = page
@@ -32,10 +32,12 @@ final class SharedPostedRanges: PostedRanges {
     self.pool = pool
   }
 
-  func reserve(_ registers: SharedRegisters?) -> Int? {
-    reserved.withLock { reserved in
+  func reserve(_ registers: SharedRegisters?, isPosted: Bool) -> Int? {
+    // Registers that are this process's own are of no use to processors.
+    guard isPosted || registers?.index != nil else { return nil }
+    return reserved.withLock { reserved in
       guard reserved.count < MachinePage.postedRangeCount else { return nil }
-      reserved.append(registers?.index)
+      reserved.append((registers?.index, isPosted))
       return reserved.count - 1
     }
   }
@@ -44,6 +46,9 @@ final class SharedPostedRanges: PostedRanges {
 
   func set(_ slot: Int, _ range: Range<UInt64>?) {
     // The page takes one writer at a time.
-    reserved.withLock { page.setPostedRange(slot, ofPorts: ofPorts, range, registers: $0[slot]) }
+    reserved.withLock { reserved in
+      page.setPostedRange(
+        slot, ofPorts: ofPorts, range, registers: reserved[slot].registers, isPosted: reserved[slot].isPosted)
+    }
   }
 }

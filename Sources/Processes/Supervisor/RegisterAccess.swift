@@ -53,12 +53,12 @@ final class RegisterAccess: Sendable {
   ) -> Bool {
     guard let place = page.postedPlace(address, width: width, isPort: operation == .portWrite) else { return false }
     guard let number = place.registers else {
-      return mailbox.post(operation, address, width: width, data: data) != nil
+      return place.isPosted && mailbox.post(operation, address, width: width, data: data) != nil
     }
     let registers = page.registers[number]
     let access = registers.find(place.offset, width: width)
     if let access, perform(access, number, registers, width, data) { return true }
-    guard let order = mailbox.post(operation, address, width: width, data: data) else { return false }
+    guard place.isPosted, let order = mailbox.post(operation, address, width: width, data: data) else { return false }
     if access?.write != .unrelated { setAwaited(number, order &+ 1) }
     return true
   }

@@ -62,9 +62,11 @@ public final class MachinePage: @unchecked Sendable {
     let count = Atomic<UInt64>(0)
     /// The number of the shared registers there, plus one; 0: none.
     let registers = Atomic<UInt32>(0)
+    /// Writes are not posted; the range is here for its registers.
+    let isWaitedFor = Atomic<Bool>(false)
   }
 
-  /// Ranges of posted writes in each address space.
+  /// Ranges of posted writes and shared registers in each address space.
   public static let postedRangeCount = 16
   /// Blocks of shared registers.
   public static let registersCount = 8
@@ -120,25 +122,29 @@ public final class MachinePage: @unchecked Sendable {
 
   /// Device side, one writer at a time: sets or empties one of the ranges in which writes are posted. `registers` is the
   /// number of the shared registers there.
-  public func setPostedRange(_ index: Int, ofPorts: Bool, _ range: Range<UInt64>?, registers: Int? = nil) {
+  public func setPostedRange(
+    _ index: Int, ofPorts: Bool, _ range: Range<UInt64>?, registers: Int? = nil, isPosted: Bool = true
+  ) {
     guard 0..<Self.postedRangeCount ~= index else { return }
     let entry = ranges + (ofPorts ? index : index + Self.postedRangeCount)
     entry.pointee.count.store(0, ordering: .releasing)
     guard let range else { return }
     entry.pointee.base.store(range.lowerBound, ordering: .relaxed)
     entry.pointee.registers.store(registers.map { UInt32(truncatingIfNeeded: $0) &+ 1 } ?? 0, ordering: .relaxed)
+    entry.pointee.isWaitedFor.store(!isPosted, ordering: .relaxed)
     entry.pointee.count.store(UInt64(range.count), ordering: .releasing)
   }
 
-  /// A place at which writes are posted.
+  /// A place at which writes are posted, or registers are shared.
   public struct PostedPlace: Sendable {
+    public let isPosted: Bool
     /// The number of the shared registers there, which exist.
     public let registers: Int?
     /// From the start of the range.
     public let offset: UInt64
   }
 
-  /// Launcher side: whether a write of `width` bytes may be posted, and which shared registers are there. An answer that a
+  /// Launcher side: whether a write of `width` bytes may be posted, or shared registers are there. An answer that a
   /// guest's change of the map has just made wrong does no harm: what answers at the address is found when the write is
   /// performed, and until then a register is where it was.
   @inline(__always)
@@ -151,6 +157,7 @@ public final class MachinePage: @unchecked Sendable {
       if offset < count, UInt64(width) <= count - offset {
         let registers = Int(ranges[index].registers.load(ordering: .relaxed))
         return PostedPlace(
+          isPosted: !ranges[index].isWaitedFor.load(ordering: .relaxed),
           registers: 1...Self.registersCount ~= registers ? registers - 1 : nil, offset: offset)
       }
     }

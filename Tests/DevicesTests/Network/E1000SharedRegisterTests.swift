@@ -5,30 +5,11 @@ import Testing
 
 @testable import Devices
 
-/// Registers that processors reach, in memory of the test's.
-// Safety: the memory is allocated with the object and freed with it, after the card.
-private final class Reach: PostedRanges, @unchecked Sendable {
-  private let memory: UnsafeMutableRawPointer
-  let registers: SharedRegisters
-
-  init() {
-    memory = .allocate(byteCount: SharedRegisters.stride, alignment: 64)
-    memory.initializeMemory(as: UInt8.self, repeating: 0, count: SharedRegisters.stride)
-    registers = SharedRegisters(memory, index: 4)
-  }
-
-  deinit { memory.deallocate() }
-
-  func reserve(_ registers: SharedRegisters?) -> Int? { 0 }
-  func makeRegisters() -> SharedRegisters? { registers }
-  func set(_ slot: Int, _ range: Range<UInt64>?) {}
-}
-
 /// A card whose shared registers a processor reads and writes itself, ringing the doorbell where it is told to.
 private struct SharedCard {
   typealias Register = E1000Register
 
-  let reach = Reach()
+  let reach = ReachedRegisters()
   let card: E1000Card
 
   init() throws { card = try E1000Card(mmio: .mmio(postedRanges: reach)) }

@@ -1,4 +1,5 @@
 import Backends
+import Buses
 import DeviceKit
 import MachineModel
 import TestKit
@@ -17,10 +18,11 @@ private struct Slots {
   let driver: VirtioMMIODriver
   let ring: VirtqueueDriver
 
-  init() throws {
+  init(mmio: AddressSpace = .mmio()) throws {
     let network = RecordingNetwork(offloads: [], queuePairs: 1)
     fake = FakeBoard(
-      deviceMemorySize: 4096, resources: FakeResources(blocks: ["disk0": backend], networks: ["net0": network]))
+      deviceMemorySize: 4096, resources: FakeResources(blocks: ["disk0": backend], networks: ["net0": network]),
+      mmio: mmio)
     let made = try VirtioBlock.model.mmio.make(
       "disk", Properties(["drive": .string("disk0"), "slot": .integer(2)]), fake.board)
     disk = try #require(made as? VirtioMMIODevice)
@@ -96,6 +98,30 @@ private struct Slots {
     #expect(slots.driver.takeInterrupts() == 1)
     slots.driver.write(0x64, 2)
     #expect(slots.driver.takeInterrupts() == 0)
+  }
+
+  @Test func processorsReadAndAcknowledgeAnInterruptWithoutTheDevice() throws {
+    let reach = ReachedRegisters()
+    let slots = try Slots(mmio: .mmio(postedRanges: reach))
+    let status = try #require(reach.registers.find(0x60, width: 4))
+    let acknowledge = try #require(reach.registers.find(0x64, width: 4))
+    slots.start()
+    for _ in 0..<3 {
+      try slots.readSector()
+      #expect(slots.driver.takeInterrupts() == 1)
+      #expect(reach.registers.read(status) == 1 && slots.driver.read(0x60) == 1)
+      #expect(reach.registers.write(acknowledge, 1) == false)
+      #expect(reach.registers.read(status) == 0 && slots.driver.read(0x60) == 0)
+    }
+    try slots.readSector()
+    slots.disk.device.changeConfiguration { _ in }
+    #expect(slots.driver.takeInterrupts() == 2)
+    #expect(reach.registers.write(acknowledge, 1) == nil, "the device interrupts again for what is left")
+    slots.driver.write(0x64, 1)
+    #expect(slots.driver.takeInterrupts() == 1)
+    #expect(reach.registers.read(status) == 2)
+    slots.driver.write(0x70, 0)
+    #expect(reach.registers.read(status) == 0)
   }
 
   @Test func generationCountsChangesOfTheConfiguration() throws {

@@ -41,10 +41,11 @@ public final class VirtioMMIODevice: Device, @unchecked Sendable {
   private init(_ device: VirtioDevice, at base: UInt64, line: InterruptLine, board: Board) throws(DeviceError) {
     self.device = device
     features = device.features.union([.version1, .ringReset])
-    interrupts = VirtioMMIOInterrupts(line)
+    let registers = board.mmio.makeRegisters(VirtioMMIOInterrupts.registers)
+    interrupts = VirtioMMIOInterrupts(line, registers)
     super.init(id: device.id)
     device.connect(interrupts)
-    try board.claim(memory: base, VirtioMMIO.size, for: self)
+    try board.claim(memory: base, VirtioMMIO.size, for: self, registers: registers)
     placeDoorbells(base + Register.queueNotify)
   }
 
@@ -169,32 +170,35 @@ public final class VirtioMMIODevice: Device, @unchecked Sendable {
 /// The input is edge-triggered, so that an end of interrupt concerns nobody: the wire pulses for each bit that is set
 /// anew, and again when the driver has acknowledged some of several. A driver that acknowledges before it looks at
 /// queues, as the specification has it, misses nothing.
-// Safety: `status` is guarded by its lock, and so is the order of pulses.
+// Safety: all that changes is in `status`, which is atomic.
 final class VirtioMMIOInterrupts: VirtioInterrupts, @unchecked Sendable {
-  private let status = Mutex<UInt32>(0)
+  /// Processors read and acknowledge causes themselves: both are done for each interrupt.
+  static let registers = [
+    SharedRegister(Int(VirtioMMIO.Register.interruptStatus), read: .causes),
+    SharedRegister(Int(VirtioMMIO.Register.interruptACK), write: .clearCauses),
+  ]
+
+  private let status: SharedRegisters
   private let line: InterruptLine
 
-  init(_ line: InterruptLine) { self.line = line }
-
-  var pending: UInt32 { status.withLock { $0 } }
-
-  func acknowledge(_ bits: UInt32) {
-    status.withLock { status in
-      status &= ~bits
-      if status != 0 { line.pulse() }
-    }
+  /// - Parameter status: made of `registers`.
+  init(_ line: InterruptLine, _ status: SharedRegisters) {
+    self.line = line
+    self.status = status
   }
 
-  func reset() { status.withLock { $0 = 0 } }
+  var pending: UInt32 { status.causes }
+
+  func acknowledge(_ bits: UInt32) {
+    if status.clearCauses(bits) != 0 { line.pulse() }
+  }
+
+  func reset() { status.reset() }
 
   override func used(queue: Int) { raise(VirtioMMIO.Interrupt.usedBuffer) }
   override func configurationChanged() { raise(VirtioMMIO.Interrupt.configurationChange) }
 
   private func raise(_ bit: UInt32) {
-    status.withLock { status in
-      guard status & bit == 0 else { return }
-      status |= bit
-      line.pulse()
-    }
+    if status.setCauses(bit) & bit == 0 { line.pulse() }
   }
 }
