@@ -46,10 +46,10 @@ public final class InterruptLine: Sendable {
     fabric?.changed(self, asserted)
   }
 
-  /// A rise and a fall, for a device that signals events rather than a state.
+  /// A rise and a fall of a line to an edge-triggered input, for a device that signals events rather than a state. Threads
+  /// may pulse it at a time: each pulse that begins after an event comes after it.
   public func pulse() {
-    set(true)
-    set(false)
+    if case .edge(let input) = wiring { fabric?.pulse(input) }
   }
 
   public var isAsserted: Bool { level.load(ordering: .acquiring) }
@@ -113,10 +113,12 @@ public final class InterruptFabric: Sendable {
     if let input, line.registers?.isAsserted == true { sink.trigger(input) }
   }
 
+  func pulse(_ input: Int) { sink.pulse(input) }
+
   func changed(_ line: InterruptLine, _ asserted: Bool) {
     switch line.wiring {
     case .none: break
-    case .edge(let input): if asserted { sink.pulse(input) }
+    case .edge(let input): if asserted { pulse(input) }
     case .level(let input): state.withLock { hold(&$0, input, asserted ? 1 : -1) }
     case .pirq(let pirq) where line.registers != nil:
       state.withLock { state in

@@ -1,4 +1,5 @@
 import Buses
+import Synchronization
 import TestKit
 import Testing
 
@@ -16,6 +17,32 @@ import Testing
     line.pulse()
     #expect(sink.takePulses(4) == 2)
     #expect(!line.isAsserted)
+  }
+
+  /// A sink in which another event of the line's comes while the first one's pulse is under way.
+  private final class SlowSink: InterruptSink {
+    let pulses = Mutex(0)
+    let during = Mutex<(@Sendable () -> Void)?>(nil)
+
+    func pulse(_ input: Int) {
+      pulses.withLock { $0 += 1 }
+      let next = during.withLock { during in
+        defer { during = nil }
+        return during
+      }
+      next?()
+    }
+    func setLevel(_ input: Int, _ asserted: Bool) {}
+    func trigger(_ input: Int) {}
+    func messageInterrupt() -> MessageInterrupt? { nil }
+  }
+
+  @Test func noPulseIsLostWhileAnotherIsUnderWay() {
+    let slow = SlowSink()
+    let line = InterruptFabric(sink: slow).edge(7)
+    slow.during.withLock { $0 = { line.pulse() } }
+    line.pulse()
+    #expect(slow.pulses.withLock { $0 } == 2)
   }
 
   @Test func aSharedLevelLineFallsWithItsLastSource() {
