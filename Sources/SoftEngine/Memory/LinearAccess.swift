@@ -62,7 +62,7 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
   }
 
   /// The host's memory behind an access in one page, which nobody need notice; nil: it is to be made piece by piece.
-  func run(_ linear: UInt64, _ count: Int, _ access: Access) throws(Fault) -> UnsafeMutableRawPointer? {
+  func hostMemory(_ linear: UInt64, count: Int, _ access: Access) throws(Fault) -> UnsafeMutableRawPointer? {
     let last = linear &+ UInt64(count &- 1)
     guard pointee.checks_accesses == 0, (linear ^ last) >> 12 == 0, !pointee.isLongMode || isCanonical(linear) else {
       return nil

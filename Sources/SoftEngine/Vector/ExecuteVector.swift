@@ -66,7 +66,7 @@ extension Executor {
   func readImage(_ count: Int) throws(Fault) -> StateImage {
     let linear = try linear(Int(i.segment), offset, count, write: false)
     var image = StateImage(byteCount: count)
-    if let host = try state.run(linear, count, .read) {
+    if let host = try state.hostMemory(linear, count: count, .read) {
       image.set(0, UnsafeRawBufferPointer(start: host, count: count))
       return image
     }
@@ -83,7 +83,7 @@ extension Executor {
   /// Writes parts of the memory operand, of which `count` bytes may be written. Nothing is written if that faults.
   func writeImage(_ image: StateImage, _ parts: [Range<Int>], count: Int) throws(Fault) {
     let linear = try linear(Int(i.segment), offset, count, write: true)
-    if let host = try state.run(linear, count, .write) {
+    if let host = try state.hostMemory(linear, count: count, .write) {
       let target = UnsafeMutableRawBufferPointer(start: host, count: count)
       for part in parts { image.copy(part.lowerBound, to: UnsafeMutableRawBufferPointer(rebasing: target[part])) }
       return
