@@ -11,11 +11,6 @@ struct OpcodeRow: Sendable {
   let attributes: InstructionAttributes
 }
 
-extension OpcodeRow {
-  /// All rows, for tests.
-  static var all: [OpcodeRow] { OpcodeMap.allCases.flatMap { $0.rows.joined() } }
-}
-
 extension OpcodeMap {
   /// Its rows, in the order of their numbers.
   var rows: [[OpcodeRow]] {
