@@ -6,6 +6,7 @@ extension MachineSpec {
   /// counts processors, absent ones among them.
   var absentCPUs: Int { mode != .hvm && cpus == 1 ? 1 : 0 }
 
-  /// Request queues of a virtio disk: one for each CPU, so that none waits for another's.
-  var diskQueues: Int { min(cpus + absentCPUs, 16) }
+  /// Request queues of a virtio disk that the recipe makes: one for each CPU, so that none waits for another's.
+  var diskQueues: Int { min(cpus + absentCPUs, Self.maximumDiskQueues) }
+  private static var maximumDiskQueues: Int { 16 }
 }

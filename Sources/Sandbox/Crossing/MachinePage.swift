@@ -120,8 +120,8 @@ public final class MachinePage: @unchecked Sendable {
     for mailbox in mailboxes { mailbox.initialize() }
   }
 
-  /// Device side, one writer at a time: sets or empties one of the ranges in which writes are posted. `registers` is the
-  /// number of the shared registers there.
+  /// Device side, one writer at a time: sets or empties one of the ranges in which writes are posted, or registers are
+  /// shared: `registers` is their number.
   public func setPostedRange(
     _ index: Int, ofPorts: Bool, _ range: Range<UInt64>?, registers: Int? = nil, isPosted: Bool = true
   ) {
