@@ -129,6 +129,50 @@ import X86
     #expect(halts > count / 4)
   }
 
+  /// Calculations whose flags the last instruction replaces, with accesses outside memory in between, which show them.
+  @Test func anAccessShowsTheFlagsOfTheCalculationBefore() throws {
+    let (plain, translated) = (Processor(translateAfter: nil), Processor(translateAfter: 1))
+    // ADD, OR, AND, SUB, XOR and CMP of RAX and RCX, of RAX and RAX, and with an immediate; TEST of RAX and RCX; SHR
+    let registers: [[UInt8]] = [0x01, 0x09, 0x21, 0x29, 0x31, 0x39, 0x85].flatMap { [[$0, 0xC8], [$0, 0xC0]] }
+    let immediates: [[UInt8]] = [0xC0, 0xC8, 0xE0, 0xE8, 0xF0, 0xF8].map { [0x83, $0, 0x85] }
+    let calculations = registers + immediates + [[0xC1, 0xE8, 3]]
+    let sized = calculations.flatMap {
+      [[0x48] + $0, $0, [0x66] + $0, [$0[0] == 0x83 ? 0x80 : $0[0] & 0xFE] + $0.dropFirst()]
+    }
+    // Nothing; MOV ECX, EDX; SETC DL; CMOVC RDX, RCX; MOV RBX, [RSI]; 16 times MOV EBX, EBX; and two together
+    let between: [[UInt8]] = [
+      [], [0x89, 0xD1], [0x0F, 0x92, 0xC2], [0x48, 0x0F, 0x42, 0xD1], [0x48, 0x8B, 0x1E],
+      (0..<16).flatMap { _ in [0x89, 0xDB] }, [0x48, 0x8B, 0x1E, 0x0F, 0x92, 0xC2],
+    ]
+    // MOV RBX, [RDI]; MOV [RDI], RBX; ADD EBX, [RDI]; then CMP EBX, EDX; HLT
+    let accesses: [[UInt8]] = [[0x48, 0x8B, 0x1F], [0x48, 0x89, 0x1F], [0x03, 0x1F]]
+    let values: [UInt64] = [0, 1, 0x7FFF_FFFF_FFFF_FFFF, 0xFFFF_FFFF_8000_0085, 0x8000_0000_7F7B_807B]
+    for processor in [plain, translated] {
+      processor.data.initializeMemory(as: UInt8.self, repeating: 0x5A, count: Self.dataSize)
+    }
+    var shown: Set<UInt64> = []
+    for calculation in sized {
+      for (middle, access) in between.flatMap({ middle in accesses.map { (middle, $0) } }) {
+        let bytes = calculation + middle + access + [0x39, 0xD3, 0xF4]
+        for processor in [plain, translated] {
+          processor.code.copyMemory(from: bytes, byteCount: bytes.count)
+          processor.forgetCode()
+        }
+        for (a, b) in values.flatMap({ a in values.map { (a, $0) } }) {
+          var registers = [UInt64](repeating: 0x1234, count: 16)
+          (registers[Int(General.rax)], registers[Int(General.rcx)]) = (a, b)
+          (registers[Int(General.rsi)], registers[Int(General.rdi)]) = (Self.data, 0x1000)
+          let ends = try [plain, translated].map { try $0.run(at: 0, registers: registers, flags: RFLAGS.arithmetic) }
+          let isEqual = ends[0] == ends[1] && plain.registers == translated.registers && plain.flags == translated.flags
+          #expect(isEqual, "\(bytes.map { String($0, radix: 16) }) of \(a), \(b): \(ends)")
+          guard isEqual else { return }
+          shown.insert(translated.flags)
+        }
+      }
+    }
+    #expect(shown.count > 10)
+  }
+
   @Test func whenThereIsNoMoreRoomAllIsTranslatedAnew() throws {
     let processor = Processor(translateAfter: 1)
     let native = try #require(processor.cpu.state.context.pointee.native)

@@ -93,7 +93,8 @@ private func currentBlock(_ state: State) -> UnsafeMutablePointer<Block>? {
   state.pointee.block.map(Block.of)
 }
 
-/// The operation whose code called a routine: the one that begins last before the call's return address.
+/// The operation whose code called a routine: the one that begins last before the call's return address. The state gets
+/// the flags that it is owed.
 @inline(never)
 private func callingOperation(_ state: State) -> MicroOp? {
   guard let block = currentBlock(state), let entries = block.pointee.entries,
@@ -104,13 +105,30 @@ private func callingOperation(_ state: State) -> MicroOp? {
   let count = block.pointee.operationCount
   // Both what is always executed and what stands apart stands in order; operations without code begin at the end.
   let end = entries[count].offset
-  let isApart = offset > end
   var found = 0
-  for index in 0..<count where (entries[index].offset > end) == isApart {
-    if entries[index].offset >= offset { break }
-    found = index
+  if offset > end {
+    for index in 0..<count where entries[index].offset > end {
+      if entries[index].offset >= offset { break }
+      found = index
+    }
+  } else {
+    var (low, high) = (0, count)
+    while high &- low > 1 {
+      let middle = (low &+ high) >> 1
+      var index = middle
+      while index > low, entries[index].offset > end { index &-= 1 }
+      if index > low, entries[index].offset >= offset {
+        high = index
+      } else {
+        if index > low { found = index }
+        low = middle
+      }
+    }
   }
-  return UnsafePointer(block.operations + found)
+  let op = UnsafePointer(block.operations + found)
+  let owed = entries[found].owed
+  if owed != 0 { OwedFlags.pay(state, op - owed) }
+  return op
 }
 
 /// Goes to a handler's slow path for the operation that called a routine.

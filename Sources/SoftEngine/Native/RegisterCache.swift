@@ -107,16 +107,3 @@ struct RegisterCache {
     }
   }
 }
-
-/// Where in a translation an operation begins, and what the host's registers hold there.
-struct NativeEntry {
-  private let bits: UInt64
-
-  init(offset: Int, _ contents: RegisterCache.Contents) {
-    bits = UInt64(truncatingIfNeeded: offset) & 0xFFF_FFFF | contents.bits << 28
-  }
-
-  /// From the block's beginning.
-  var offset: Int { Int(truncatingIfNeeded: bits & 0xFFF_FFFF) }
-  var contents: RegisterCache.Contents { RegisterCache.Contents(bits: bits >> 28) }
-}

@@ -308,17 +308,32 @@ extension Translator {
 
   private mutating func emitBinary(_ index: Int, _ kind: Template.BinaryKind, _ size: Int, _ immediate: Bool) {
     let op = operations[index]
-    let isDead = flagsAreDead(after: index)
-    if isDead, !kind.writes { return }
-    if isDead, let operation = Self.hostOperation(kind), RegisterCache.holds(op.dst) {
-      emitWithoutFlags(op, operation, size, immediate)
-      flagsAreInHost = false
+    let calculation = OwedFlags(kind: kind, size: size, immediate: immediate)
+    if !kind.writes || RegisterCache.holds(op.dst), let use = flagsUse(after: index, calculation) {
+      for distance in use.accesses { owed[index + distance] = distance }
+      if !use.accesses.isEmpty { operations[index].aux = calculation.bits }
+      if let operation = Self.hostOperation(kind) {
+        emitWithoutFlags(op, operation, size, immediate)
+      } else if use.isInHost {
+        emitComparison(op, kind, size, immediate)
+      }
+      flagsAreInHost = use.isInHost
       return
     }
     fetchOperands(op, size: size, immediate)
     call(routines.binary[.init(key: kind, size: size)])
     flagsAreInHost = true
     if kind.writes { setRegister(op.dst, size: size) }
+  }
+
+  /// CMP and TEST whose flags only the host gets.
+  private mutating func emitComparison(_ op: soft_op, _ kind: Template.BinaryKind, _ size: Int, _ immediate: Bool) {
+    let value = size == 4 ? Int32(truncatingIfNeeded: op.imm) : Int32(exactly: op.imm)
+    if kind == .cmp, immediate, size >= 4, let value, RegisterCache.holds(op.dst) {
+      return a.calculate(.cmp, use(op.dst), immediate: value, size: size)
+    }
+    fetchOperands(op, size: size, immediate)
+    if kind == .cmp { a.calculate(.cmp, .rax, .rcx, size: size) } else { a.test(.rax, .rcx, size: size) }
   }
 
   private mutating func emitWithoutFlags(_ op: soft_op, _ operation: HostOperation, _ size: Int, _ immediate: Bool) {
@@ -361,15 +376,45 @@ extension Translator {
 
   /// Whether an operation that replaces all arithmetic flags follows before one that may look at them or fault.
   func flagsAreDead(after index: Int) -> Bool {
-    var next = index + 1
-    while next < count {
-      switch templates[next] {
-      case .nothing, .move, .moveImmediate, .extend, .address, .complement, .byteSwap, .shiftFreely, .rotate: next += 1
-      case .binary, .negate, .multiply: return true
-      default: return false
+    flagsUse(after: index, nil).map { !$0.isInHost && $0.accesses.isEmpty } ?? false
+  }
+
+  /// What becomes of flags that an operation replaces before the block ends.
+  struct FlagsUse {
+    /// Conditions ask for them while the host still has them.
+    var isInHost = false
+    /// The accesses before they are replaced, by how many operations they stand behind.
+    var accesses: [Int] = []
+  }
+
+  /// Nil: the state must have the flags of the operation. `calculation`: of what an access could make them, if of
+  /// anything.
+  private func flagsUse(after index: Int, _ calculation: OwedFlags?) -> FlagsUse? {
+    let op = operations[index]
+    var result = FlagsUse()
+    var canBePaid = calculation?.canBePaid(op) ?? false
+    var hostHasThem = calculation != nil
+    for next in index + 1..<count {
+      guard let template = templates[next] else { return nil }
+      switch template {
+      case .binary, .negate, .multiply, .shift: return result
+      case .nothing: continue
+      case .store, .load, .loadForWrite:
+        guard canBePaid, next - index <= NativeEntry.farthest else { return nil }
+        result.accesses.append(next - index)
+        hostHasThem = false
+        if case .store = template { continue }
+      case .setIf, .moveIf:
+        guard hostHasThem else { return nil }
+        result.isInHost = true
+      case .shiftFreely, .rotate: hostHasThem = false
+      case .move, .moveImmediate, .extend, .address, .complement, .byteSwap: break
+      case .block, .push, .pop, .withCarry, .step, .branch, .jump, .jumpIndirect, .returnPlace: return nil
       }
+      let changed = operations[next].dst & ~7
+      if changed == op.dst || changed == op.src { canBePaid = false }
     }
-    return false
+    return nil
   }
 
   private mutating func emitShift(_ index: Int, _ kind: HostShift, _ size: Int) {
