@@ -267,6 +267,12 @@ struct Assembler {
     registers([0x0F, 0xAF], size: size, to.rawValue, from)
   }
 
+  /// MUL and DIV: RDX:RAX becomes the product with RAX, or the remainder and the quotient.
+  mutating func multiplyWide(by register: HostRegister, size: Int) { registers([0xF7], size: size, 4, register) }
+  mutating func divideWide(by register: HostRegister, size: Int) { registers([0xF7], size: size, 6, register) }
+
+  mutating func negate(_ register: HostRegister, size: Int) { registers([0xF7], size: size, 3, register) }
+
   /// All bits of the register become CF.
   mutating func spreadCarry(_ register: HostRegister) { registers([0x1B], size: 8, register.rawValue, register) }
 

@@ -73,9 +73,10 @@ struct Routines {
   let dead: Int
   /// Leaves with the block's first operation to `softBlock`, which attends to what is asked for.
   private(set) var attend = 0
-  /// Where the pointers to `softNativeFollow` and `softNativeLeavePage` stand.
+  /// Where the pointers to `softNativeFollow`, `softNativeLeavePage` and `softDivideError` stand.
   let follow: Int
   let leavePage: Int
+  let divideError: Int
 
   /// `pointer` gives a handler a place in the table of pointers.
   init(at start: Int, _ a: inout Assembler, pointer: (soft_handler) -> Int) {
@@ -96,6 +97,7 @@ struct Routines {
     a.jump(through: NativeState.nativeTarget)
     follow = pointer(softNativeFollow)
     leavePage = pointer(softNativeLeavePage)
+    divideError = pointer(softDivideError)
     dead = pointer(softDeadBlock)
     let loadMiss = miss(softNativeLoadMiss)
     let loadForWriteMiss = miss(softNativeLoadForWriteMiss)

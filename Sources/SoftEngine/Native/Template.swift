@@ -27,6 +27,9 @@ enum Template {
   case rotate(HostRotation, size: Int)
   /// IMUL by a register or an immediate.
   case multiply(size: Int, immediate: Bool)
+  /// MUL and DIV of 4 and 8 bytes.
+  case multiplyWide(size: Int)
+  case divideWide(size: Int)
   case setIf
   case moveIf(size: Int)
   case branch(UInt8)
@@ -141,6 +144,10 @@ enum Template {
       add(handlers.handlers.2, .multiply(size: 4, immediate: immediate))
       add(handlers.handlers.3, .multiply(size: 8, immediate: immediate))
     }
+    add(softMultiplyWide32, .multiplyWide(size: 4))
+    add(softMultiplyWide64, .multiplyWide(size: 8))
+    add(softDivide32, .divideWide(size: 4))
+    add(softDivide64, .divideWide(size: 8))
     let free: [(soft_handler, HostShift, Int)] = [
       (softSHLX32, .shl, 4), (softSHLX64, .shl, 8), (softSHRX32, .shr, 4), (softSHRX64, .shr, 8),
       (softSARX32, .sar, 4), (softSARX64, .sar, 8),

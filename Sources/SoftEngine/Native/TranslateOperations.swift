@@ -112,12 +112,13 @@ extension Translator {
       cache.drop(Slot.general(General.rsp))
       setRegister(op.dst, size: 8)
     case .binary(let kind, let size, let immediate): emitBinary(index, kind, size, immediate)
-    case .withCarry(let kind, let size, let immediate):
-      fetchOperands(op, size: size, immediate)
-      call(routines.withCarry[.init(key: kind, size: size)])
-      flagsAreInHost = false
-      setRegister(op.dst, size: size)
+    case .withCarry(let kind, let size, let immediate): emitWithCarry(index, kind, size, immediate)
     case .negate(let size):
+      if size >= 4, flagsAreDead(after: index), let register = change(op.dst) {
+        a.negate(register, size: size)
+        flagsAreInHost = false
+        return written(op.dst)
+      }
       fetch(.rcx, op.dst, size: size)
       a.move(.rax, immediate: 0)
       call(routines.binary[.init(key: .sub, size: size)])
@@ -127,9 +128,14 @@ extension Translator {
       guard let register = change(op.dst) else { return call(nil) }
       a.swapBytes(register, size: size)
       written(op.dst)
-    case .step(let change, let size):
+    case .step(let amount, let size):
+      if flagsAreDead(after: index), let register = change(op.dst) {
+        a.calculate(.add, register, immediate: amount, size: size)
+        flagsAreInHost = false
+        return written(op.dst)
+      }
       fetch(.rax, op.dst, size: size)
-      call(routines.step[.init(key: change, size: size)])
+      call(routines.step[.init(key: amount, size: size)])
       flagsAreInHost = false
       setRegister(op.dst, size: size)
     case .complement(let size):
@@ -149,6 +155,22 @@ extension Translator {
       flagsAreInHost = false
       written(op.dst)
     case .multiply(let size, let immediate): emitMultiply(index, size, immediate)
+    case .multiplyWide(let size):
+      fetch(.rcx, op.src, size: size)
+      fetch(.rax, Slot.general(General.rax), size: size)
+      a.multiplyWide(by: .rcx, size: size)
+      storeMultiplyFlags(index, size)
+      setPair()
+    case .divideWide(let size):
+      fetch(.rcx, op.src, size: size)
+      fetch(.rdx, Slot.general(General.rdx), size: size)
+      fetch(.rax, Slot.general(General.rax), size: size)
+      // The quotient fits exactly when the dividend's upper half is below the divisor.
+      a.calculate(.cmp, .rdx, .rcx, size: size)
+      divideError(index, if: HostCondition.aboveOrEqual)
+      a.divideWide(by: .rcx, size: size)
+      flagsAreInHost = false
+      setPair()
     case .setIf:
       let condition = hostCondition(op.base)
       if let register = change(op.dst) {
@@ -397,7 +419,7 @@ extension Translator {
     for next in index + 1..<count {
       guard let template = templates[next] else { return nil }
       switch template {
-      case .binary, .negate, .multiply, .shift: return result
+      case .binary, .negate, .multiply, .multiplyWide, .shift: return result
       case .nothing: continue
       case .store, .load, .loadForWrite:
         guard canBePaid, next - index <= NativeEntry.farthest else { return nil }
@@ -408,8 +430,12 @@ extension Translator {
         guard hostHasThem else { return nil }
         result.isInHost = true
       case .shiftFreely, .rotate: hostHasThem = false
+      case .step:
+        // It keeps CF, and is calculated without flags, too, if all others are replaced before an access.
+        hostHasThem = false
+        canBePaid = false
       case .move, .moveImmediate, .extend, .address, .complement, .byteSwap: break
-      case .block, .push, .pop, .withCarry, .step, .branch, .jump, .jumpIndirect, .returnPlace: return nil
+      case .block, .push, .pop, .withCarry, .divideWide, .branch, .jump, .jumpIndirect, .returnPlace: return nil
       }
       let changed = operations[next].dst & ~7
       if changed == op.dst || changed == op.src { canBePaid = false }
@@ -440,17 +466,51 @@ extension Translator {
       fetch(.rax, op.dst, size: size)
     }
     a.multiply(.rax, use(op.src), size: size)
-    flagsAreInHost = false
-    if !flagsAreDead(after: index) {
-      // CF is OF.
-      a.spreadCarry(.rdx)
-      a.shift(.shl, .rdx, by: 63)
-      a.store(.rdx, NativeState.carries)
-      a.move(.r9, .rax)
-      if size == 4 { a.signExtend(.r9, size: 4) }
-      a.store(.r9, NativeState.result)
-    }
+    storeMultiplyFlags(index, size)
     setRegister(op.dst, size: size)
+  }
+
+  /// Of a multiplication with the lower half of its product in RAX: CF is OF.
+  private mutating func storeMultiplyFlags(_ index: Int, _ size: Int) {
+    flagsAreInHost = false
+    if flagsAreDead(after: index) { return }
+    a.spreadCarry(.r8)
+    a.shift(.shl, .r8, by: 63)
+    a.store(.r8, NativeState.carries)
+    a.move(.r9, .rax)
+    if size == 4 { a.signExtend(.r9, size: 4) }
+    a.store(.r9, NativeState.result)
+  }
+
+  /// Writes the guest's RAX and RDX from the host's, whose upper halves are clear if the operands have 4 bytes.
+  private mutating func setPair() {
+    for (slot, register) in [(Slot.general(General.rax), HostRegister.rax), (Slot.general(General.rdx), .rdx)] {
+      a.move(define(slot), register)
+      written(slot)
+    }
+  }
+
+  private mutating func emitWithCarry(_ index: Int, _ kind: Template.CarryKind, _ size: Int, _ immediate: Bool) {
+    let op = operations[index]
+    defer { flagsAreInHost = false }
+    guard flagsAreDead(after: index), RegisterCache.holds(op.dst) else {
+      fetchOperands(op, size: size, immediate)
+      call(routines.withCarry[.init(key: kind, size: size)])
+      return setRegister(op.dst, size: size)
+    }
+    if immediate {
+      a.move(.rcx, immediate: Self.immediate(op, size: size))
+    } else {
+      fetch(.rcx, op.src, size: size)
+    }
+    let register = use(op.dst)
+    if !flagsAreInHost {
+      // CF is the sign of the carries.
+      a.load(.rax, NativeState.carries)
+      a.calculate(.add, .rax, .rax)
+    }
+    a.calculate(kind == .add ? .adc : .sbb, register, .rcx, size: size)
+    written(op.dst)
   }
 
   /// Emits what gives the host flags by which a condition of the guest can be told, and says by which of the host's.

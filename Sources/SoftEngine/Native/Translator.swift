@@ -18,7 +18,7 @@ struct Translator {
   var flagsAreInHost = false
   /// Of each access, how many operations before it stands the calculation whose flags it is owed; 0: none.
   var owed: [Int]
-  /// Direct branches that do not lead to their targets themselves, and their jumps away.
+  /// What leads out of the block, and its jumps away.
   private var departures: [Departure] = []
   /// Pushes or pops that are done one by one where they are not on one page of the TLB.
   private var stackRuns: [StackRun] = []
@@ -36,8 +36,15 @@ struct Translator {
   private struct Departure {
     let index: Int
     let skips: [Int]
-    /// For another page, to be connected until the epoch changes.
-    let leavesPage: Bool
+    let way: Way
+
+    enum Way {
+      /// A direct branch that does not lead to its target itself.
+      case follow
+      /// One into another page, to be connected until the epoch changes.
+      case leavePage
+      case divideError
+    }
   }
 
   private struct StackRun {
@@ -135,10 +142,10 @@ struct Translator {
     cache.removeAll()
     for departure in departures {
       for skip in departure.skips { hot.land(skip, at: base - start + a.count) }
-      if departure.leavesPage {
-        emitHandler(departure.index, pointerAt: routines.leavePage)
-      } else {
-        emitFollow(departure.index)
+      switch departure.way {
+      case .follow: emitFollow(departure.index)
+      case .leavePage: emitHandler(departure.index, pointerAt: routines.leavePage)
+      case .divideError: emitHandler(departure.index, pointerAt: routines.divideError)
       }
     }
     guard isComplete, code.append(hot.bytes, cold: a.bytes) else {
@@ -255,7 +262,7 @@ struct Translator {
       if let pages = supervisorPages(op) { return emitLeavePage(index, from: pages.from, to: pages.to) }
       return emitFollow(index)
     }
-    departures.append(Departure(index: index, skips: [a.skip(if: condition, aligned: true)], leavesPage: false))
+    departures.append(Departure(index: index, skips: [a.skip(if: condition, aligned: true)], way: .follow))
   }
 
   /// `code_page` now and at the target of a branch into another page, if both are in the supervisor's code.
@@ -285,7 +292,12 @@ struct Translator {
     a.store(immediate: to, NativeState.codePage)
     let jump = a.skip(if: nil, aligned: true)
     assert(jump - epoch == NativeCode.epochDistance && epoch & 3 == 0)
-    departures.append(Departure(index: index, skips: [elsewhere, changed, jump], leavesPage: true))
+    departures.append(Departure(index: index, skips: [elsewhere, changed, jump], way: .leavePage))
+  }
+
+  /// Raises #DE where the host has a quotient that does not fit.
+  mutating func divideError(_ index: Int, if condition: UInt8) {
+    departures.append(Departure(index: index, skips: [a.skip(if: condition)], way: .divideError))
   }
 
   /// Goes where a direct branch goes that does not lead to translated code.
