@@ -252,6 +252,12 @@ struct Assembler {
     bytes.append(count)
   }
 
+  /// SHRD by one bit, which is bit 0 of `from`.
+  mutating func shiftRightOnce(_ to: HostRegister, from: HostRegister) {
+    registers([0x0F, 0xAC], size: 8, from.rawValue, to)
+    bytes.append(1)
+  }
+
   mutating func rotate(_ rotation: HostRotation, _ register: HostRegister, by count: UInt8, size: Int) {
     registers([0xC1], size: size, rotation.rawValue, register)
     bytes.append(count)

@@ -264,38 +264,32 @@ extension Assembler {
   }
 
   fileprivate mutating func binary(_ kind: Template.BinaryKind, size: Int) {
-    // Operands are zero-extended: bits above them do not matter.
-    let wide = max(4, size)
     switch kind {
-    case .add:
+    case .add, .sub, .cmp:
+      // Both operands and the result differ in the bits that a carry came into. Operands are zero-extended: what comes
+      // out of them is in the bit above.
       move(.rdx, .rax)
-      calculate(.and, .rdx, .rcx)
-      move(.r8, .rax)
-      calculate(.or, .r8, .rcx)
+      calculate(.xor, .rdx, .rcx)
       move(.r9, .rax)
-      calculate(.add, .r9, .rcx, size: wide)
-      move(.r10, .r9)
-      complement(.r10)
-      calculate(.and, .r8, .r10)
-      calculate(.or, .rdx, .r8)
-      storeCarries(size: size)
+      calculate(kind == .add ? .add : .sub, .r9, .rcx)
+      if size == 8 { spreadCarry(.r8) }
+      calculate(.xor, .rdx, .r9)
+      if size == 8 {
+        shiftRightOnce(.rdx, from: .r8)
+        move(.r8, immediate: Carries.cfAndOF | Carries.af)
+        calculate(.and, .rdx, .r8)
+      } else {
+        move(.r8, .rdx, size: 4)
+        shift(.shr, .r8, by: 1, size: 4)
+        calculate(.and, .r8, immediate: Int32(Carries.af), size: 4)
+        shift(.shl, .rdx, by: UInt8(63 - 8 * size))
+        calculate(.or, .rdx, .r8)
+      }
+      store(.rdx, NativeState.carries)
       storeResult(.r9, size: size)
-      calculate(.add, .rax, .rcx, size: size)
-    case .sub, .cmp:
-      move(.rdx, .rax)
-      complement(.rdx)
-      move(.r8, .rdx)
-      calculate(.and, .r8, .rcx)
-      calculate(.or, .rdx, .rcx)
-      move(.r9, .rax)
-      calculate(.sub, .r9, .rcx, size: wide)
-      calculate(.and, .rdx, .r9)
-      calculate(.or, .rdx, .r8)
-      storeCarries(size: size)
-      storeResult(.r9, size: size)
-      calculate(kind == .sub ? .sub : .cmp, .rax, .rcx, size: size)
+      calculate(kind == .add ? .add : kind == .sub ? .sub : .cmp, .rax, .rcx, size: size)
     case .and, .test, .or, .xor:
-      calculate(kind == .or ? .or : kind == .xor ? .xor : .and, .rax, .rcx, size: wide)
+      calculate(kind == .or ? .or : kind == .xor ? .xor : .and, .rax, .rcx, size: max(4, size))
       move(.r9, .rax)
       storeResult(.r9, size: size)
       store(immediate: 0, NativeState.carries)

@@ -342,10 +342,37 @@ extension Translator {
       flagsAreInHost = use.isInHost
       return
     }
+    flagsAreInHost = true
+    if size >= 4, RegisterCache.holds(op.dst), emitLogic(op, kind, size, immediate) { return }
     fetchOperands(op, size: size, immediate)
     call(routines.binary[.init(key: kind, size: size)])
-    flagsAreInHost = true
     if kind.writes { setRegister(op.dst, size: size) }
+  }
+
+  /// AND, OR, XOR and TEST, whose carries are none; false: it is another.
+  private mutating func emitLogic(_ op: soft_op, _ kind: Template.BinaryKind, _ size: Int, _ immediate: Bool) -> Bool {
+    var result = HostRegister.r9
+    switch kind {
+    case .and, .or, .xor:
+      guard let operation = Self.hostOperation(kind) else { return false }
+      emitWithoutFlags(op, operation, size, immediate)
+      result = use(op.dst)
+    case .test where !immediate && op.src == op.dst:
+      result = use(op.dst)
+      a.test(result, result, size: size)
+    case .test:
+      fetchOperands(op, size: size, immediate)
+      a.move(.r9, .rax)
+      a.calculate(.and, .r9, .rcx, size: size)
+    case .add, .sub, .cmp: return false
+    }
+    if size == 4 {
+      a.extend(.r9, result, signed: true, from: 4, to: 8)
+      result = .r9
+    }
+    a.store(result, NativeState.result)
+    a.store(immediate: 0, NativeState.carries)
+    return true
   }
 
   /// CMP and TEST whose flags only the host gets.
