@@ -94,7 +94,7 @@ private func currentBlock(_ state: State) -> UnsafeMutablePointer<Block>? {
 }
 
 /// The operation whose code called a routine: the one that begins last before the call's return address. The state gets
-/// the flags that it is owed.
+/// the flags that are deferred there.
 @inline(never)
 private func callingOperation(_ state: State) -> MicroOp? {
   guard let block = currentBlock(state), let entries = block.pointee.entries,
@@ -126,8 +126,8 @@ private func callingOperation(_ state: State) -> MicroOp? {
     }
   }
   let op = UnsafePointer(block.operations + found)
-  let owed = entries[found].owed
-  if owed != 0 { OwedFlags.pay(state, op - owed) }
+  let distance = entries[found].flagsDistance
+  if distance != 0 { DeferredFlags.materialise(state, op - distance) }
   return op
 }
 

@@ -330,9 +330,9 @@ extension Translator {
 
   private mutating func emitBinary(_ index: Int, _ kind: Template.BinaryKind, _ size: Int, _ immediate: Bool) {
     let op = operations[index]
-    let calculation = OwedFlags(kind: kind, size: size, immediate: immediate)
+    let calculation = DeferredFlags(kind: kind, size: size, immediate: immediate)
     if !kind.writes || RegisterCache.holds(op.dst), let use = flagsUse(after: index, calculation) {
-      for distance in use.accesses { owed[index + distance] = distance }
+      for distance in use.accesses { flagsDistances[index + distance] = distance }
       if !use.accesses.isEmpty { operations[index].aux = calculation.bits }
       if let operation = Self.hostOperation(kind) {
         emitWithoutFlags(op, operation, size, immediate)
@@ -438,10 +438,10 @@ extension Translator {
 
   /// Nil: the state must have the flags of the operation. `calculation`: of what an access could make them, if of
   /// anything.
-  private func flagsUse(after index: Int, _ calculation: OwedFlags?) -> FlagsUse? {
+  private func flagsUse(after index: Int, _ calculation: DeferredFlags?) -> FlagsUse? {
     let op = operations[index]
     var result = FlagsUse()
-    var canBePaid = calculation?.canBePaid(op) ?? false
+    var areRecoverable = calculation?.areRecoverable(op) ?? false
     var hostHasThem = calculation != nil
     for next in index + 1..<count {
       guard let template = templates[next] else { return nil }
@@ -449,7 +449,7 @@ extension Translator {
       case .binary, .negate, .multiply, .multiplyWide, .shift: return result
       case .nothing: continue
       case .store, .load, .loadForWrite:
-        guard canBePaid, next - index <= NativeEntry.farthest else { return nil }
+        guard areRecoverable, next - index <= NativeEntry.farthest else { return nil }
         result.accesses.append(next - index)
         hostHasThem = false
         if case .store = template { continue }
@@ -460,12 +460,12 @@ extension Translator {
       case .step:
         // It keeps CF, and is calculated without flags, too, if all others are replaced before an access.
         hostHasThem = false
-        canBePaid = false
+        areRecoverable = false
       case .move, .moveImmediate, .extend, .address, .complement, .byteSwap: break
       case .block, .push, .pop, .withCarry, .divideWide, .branch, .jump, .jumpIndirect, .returnPlace: return nil
       }
       let changed = operations[next].dst & ~7
-      if changed == op.dst || changed == op.src { canBePaid = false }
+      if changed == op.dst || changed == op.src { areRecoverable = false }
     }
     return nil
   }

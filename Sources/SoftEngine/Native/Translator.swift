@@ -16,8 +16,8 @@ struct Translator {
   private var base: Int
   /// The host has the guest's arithmetic flags.
   var flagsAreInHost = false
-  /// Of each access, how many operations before it stands the calculation whose flags it is owed; 0: none.
-  var owed: [Int]
+  /// Of each access, how many operations before it stands the calculation whose flags are deferred; 0: none are.
+  var flagsDistances: [Int]
   /// What leads out of the block, and its jumps away.
   private var departures: [Departure] = []
   /// Pushes or pops that are done one by one where they are not on one page of the TLB.
@@ -68,7 +68,7 @@ struct Translator {
     self.operations = operations
     count = block.pointee.operationCount
     templates = (0..<count).map { Template.of(operations[$0]) }
-    owed = Array(repeating: 0, count: count)
+    flagsDistances = Array(repeating: 0, count: count)
     for index in 0..<count {
       switch templates[index] {
       case .rotate: if !flagsAreDead(after: index) { templates[index] = nil }
@@ -163,12 +163,12 @@ struct Translator {
 
   /// Where the next instruction will stand, from the block's beginning.
   private var here: Int { base - origin + a.count }
-  private var entry: NativeEntry { NativeEntry(offset: here, owed: 0, cache.contents) }
+  private var entry: NativeEntry { NativeEntry(offset: here, flagsDistance: 0, cache.contents) }
 
   private mutating func begin(_ index: Int, _ entries: UnsafeMutablePointer<NativeEntry>) {
     if index > 0, operations[index].offset != operations[index - 1].offset { cache.dropTemporaries() }
     cache.unpin()
-    entries[index] = NativeEntry(offset: here, owed: owed[index], cache.contents)
+    entries[index] = NativeEntry(offset: here, flagsDistance: flagsDistances[index], cache.contents)
   }
 
   /// Goes to an operation's handler, or another for the same operation.

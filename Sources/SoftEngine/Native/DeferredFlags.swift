@@ -1,12 +1,12 @@
 import CSoftCPU
 
 // Most calculations set flags that the next one replaces before anything asks for them. With memory accesses between the
-// two, only a fault or a device could tell; so translated code does not put such flags into the state, and an access that
-// misses calculates them anew, of the same operands, before it goes its slow way.
+// two, only a fault or a device could tell; so translated code defers such flags: an access that misses materialises them,
+// of the same operands, before it goes its slow way.
 
 /// What a calculation was, where `aux` of its micro-operation keeps it once the block is translated and its handler is
 /// no more to be seen.
-struct OwedFlags {
+struct DeferredFlags {
   let kind: Template.BinaryKind
   let size: Int
   let immediate: Bool
@@ -27,7 +27,7 @@ struct OwedFlags {
   }
 
   /// Whether the operands can be told from the result and from what the operation leaves alone.
-  func canBePaid(_ op: soft_op) -> Bool {
+  func areRecoverable(_ op: soft_op) -> Bool {
     guard Self.stays(op.dst) else { return false }
     switch kind {
     case .or, .and, .xor: return true
@@ -42,17 +42,19 @@ struct OwedFlags {
   }
 
   /// Gives the state the flags of a calculation that was made and whose operands are as they were.
-  static func pay(_ state: State, _ op: MicroOp) {
-    guard let owed = OwedFlags(bits: op.pointee.aux) else { return }
-    switch owed.size {
-    case 1: owed.pay(state, op, as: UInt8.self)
-    case 2: owed.pay(state, op, as: UInt16.self)
-    case 4: owed.pay(state, op, as: UInt32.self)
-    default: owed.pay(state, op, as: UInt64.self)
+  static func materialise(_ state: State, _ op: MicroOp) {
+    guard let flags = DeferredFlags(bits: op.pointee.aux) else { return }
+    switch flags.size {
+    case 1: flags.materialise(state, op, as: UInt8.self)
+    case 2: flags.materialise(state, op, as: UInt16.self)
+    case 4: flags.materialise(state, op, as: UInt32.self)
+    default: flags.materialise(state, op, as: UInt64.self)
     }
   }
 
-  private func pay<Value: FixedWidthInteger & UnsignedInteger>(_ state: State, _ op: MicroOp, as type: Value.Type) {
+  private func materialise<Value: FixedWidthInteger & UnsignedInteger>(
+    _ state: State, _ op: MicroOp, as type: Value.Type
+  ) {
     let a = register(state, op.pointee.dst, as: type).pointee
     let b = immediate ? Value(truncatingIfNeeded: op.pointee.imm) : register(state, op.pointee.src, as: type).pointee
     switch kind {
