@@ -13,15 +13,6 @@ struct DeferredFlags {
 
   private static let isPresent: UInt64 = 1 << 63
 
-  init(kind: Template.BinaryKind, size: Int, immediate: Bool) {
-    (self.kind, self.size, self.immediate) = (kind, size, immediate)
-  }
-
-  init?(bits: UInt64) {
-    guard bits & Self.isPresent != 0, let kind = Template.BinaryKind(rawValue: Int(bits & 0xFF)) else { return nil }
-    self.init(kind: kind, size: Int(truncatingIfNeeded: bits >> 8 & 0xFF), immediate: bits >> 16 & 1 != 0)
-  }
-
   var bits: UInt64 {
     UInt64(kind.rawValue) | UInt64(size) << 8 | (immediate ? 1 << 16 : 0) | Self.isPresent
   }
@@ -64,5 +55,12 @@ struct DeferredFlags {
     case .test: _ = Test.apply(state, a, b)
     case .or, .and, .xor: _ = Or.apply(state, a, a)
     }
+  }
+}
+
+extension DeferredFlags {
+  init?(bits: UInt64) {
+    guard bits & Self.isPresent != 0, let kind = Template.BinaryKind(rawValue: Int(bits & 0xFF)) else { return nil }
+    self.init(kind: kind, size: Int(truncatingIfNeeded: bits >> 8 & 0xFF), immediate: bits >> 16 & 1 != 0)
   }
 }

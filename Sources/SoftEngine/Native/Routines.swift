@@ -266,7 +266,7 @@ extension Assembler {
   fileprivate mutating func binary(_ kind: Template.BinaryKind, size: Int) {
     switch kind {
     case .add, .sub, .cmp:
-      // Both operands and the result differ in the bits that a carry came into. Operands are zero-extended: what comes
+      // The exclusive or of operands and result has the bits that a carry came into. Operands are zero-extended: the carry
       // out of them is in the bit above.
       move(.rdx, .rax)
       calculate(.xor, .rdx, .rcx)

@@ -321,6 +321,11 @@ extension Translator {
   /// Puts both operands where routines have them.
   private mutating func fetchOperands(_ op: soft_op, size: Int, _ immediate: Bool) {
     fetch(.rax, op.dst, size: size)
+    fetchSource(op, size: size, immediate)
+  }
+
+  /// The second of them only.
+  private mutating func fetchSource(_ op: soft_op, size: Int, _ immediate: Bool) {
     if immediate {
       a.move(.rcx, immediate: Self.immediate(op, size: size))
     } else {
@@ -525,11 +530,7 @@ extension Translator {
       call(routines.withCarry[.init(key: kind, size: size)])
       return setRegister(op.dst, size: size)
     }
-    if immediate {
-      a.move(.rcx, immediate: Self.immediate(op, size: size))
-    } else {
-      fetch(.rcx, op.src, size: size)
-    }
+    fetchSource(op, size: size, immediate)
     let register = use(op.dst)
     if !flagsAreInHost {
       // CF is the sign of the carries.
