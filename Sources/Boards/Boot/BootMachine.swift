@@ -19,6 +19,8 @@ public struct BootMachine: Sendable {
   /// The kernel's command line.
   public var arguments: String
   public var ramdisks: [Ramdisk]
+  /// Where what is in all of them stands in memory already; nil: they are to be loaded.
+  var unpackedRamdisks: Range<UInt64>?
   /// Bytes at the end of the RAM below 4 GiB that firmware keeps.
   public private(set) var reserved: UInt64 = 0
 

@@ -6,7 +6,7 @@ import LinuxSystem
 public struct KernelLoader: Sendable {
   private let kernel: KernelFile
   private let ramdisks: [KernelFile]
-  private let machine: BootMachine
+  private var machine: BootMachine
   private let unpacks: Bool
 
   /// - Parameters:
@@ -17,73 +17,74 @@ public struct KernelLoader: Sendable {
     self.ramdisks = ramdisks
     self.unpacks = unpacks
     self.machine = machine
+    self.machine.ramdisks = ramdisks.map { BootMachine.Ramdisk(name: $0.name, size: $0.count) }
   }
 
   /// Loads all of it and says where the bootstrap processor begins. No vCPU runs meanwhile.
   /// - Parameter isFresh: nothing was written to guest memory yet, so that what must be zero need not be touched.
   public func load(into memory: GuestMemory, isFresh: Bool) throws(BootError) -> StartState {
     let plan: BootPlan
-    var ramdisks = ramdisks
     do throws(BootError) {
       let image = try KernelImage(kernel)
-      if let (unpackedPlan, unpacked) = try unpacked(image, memory) {
-        plan = unpackedPlan
-        ramdisks = unpacked
+      if let unpacked = try unpacked(image, memory) {
+        plan = unpacked
       } else {
-        plan = try image.plan(kernel, machine(with: ramdisks))
+        plan = try image.plan(kernel, machine)
       }
     } catch {
       throw BootError("\(kernel.name): \(error)")
     }
-    for load in plan.loads { try self.load(load, ramdisks, into: memory, isFresh: isFresh) }
+    for load in plan.loads { try self.load(load, into: memory, isFresh: isFresh) }
     return plan.start
   }
 
-  private func machine(with ramdisks: [KernelFile]) -> BootMachine {
-    var machine = machine
-    machine.ramdisks = ramdisks.map { BootMachine.Ramdisk(name: $0.name, size: $0.count) }
-    return machine
-  }
-
   /// Unpacks a bzImage into guest memory, and its ramdisks. Nil: the kernel must do so itself.
-  private func unpacked(_ image: KernelImage, _ memory: GuestMemory) throws(BootError) -> (BootPlan, [KernelFile])? {
+  private func unpacked(_ image: KernelImage, _ memory: GuestMemory) throws(BootError) -> BootPlan? {
     guard unpacks, case .linux(let linux) = image, let packed = try linux.packed(kernel),
       let target = memory.pointer(packed.address, packed.unpackedCount),
       let source = try? Mapping(anonymous: packed.count)
     else { return nil }
-    let unpackedRamdisks = Concurrently("ramdisks") { self.unpackedRamdisks() }
+    let ramdisks = Concurrently("ramdisks") { self.unpackedRamdisks(beside: linux, packed, memory) }
     // The thread has no owner but this function.
-    defer { _ = unpackedRamdisks.value }
+    defer { _ = ramdisks.value }
     try kernel.read(packed.offset, into: source.bytes)
     // Safety: `target` has as many bytes in guest memory, which nothing else uses before the guest runs.
     let unpacked = UnsafeMutableRawBufferPointer(start: target, count: packed.unpackedCount)
-    if let sizes = packed.compression.unpack(UnsafeRawBufferPointer(source.bytes), into: unpacked),
-      sizes.written == unpacked.count,
-      let image = try? ELFImage(KernelFile(memory, at: packed.address, count: packed.unpackedCount))
-    {
-      // Where unpacked ramdisks do not fit, packed ones may.
-      for ramdisks in [unpackedRamdisks.value, ramdisks] {
-        let machine = machine(with: ramdisks)
-        if let plan = try? linux.plan(machine, unpacked: image, from: packed) { return (plan, ramdisks) }
-      }
+    let sizes = packed.compression.unpack(UnsafeRawBufferPointer(source.bytes), into: unpacked)
+    let unpackedRamdisks = ramdisks.value
+    let vmlinux =
+      sizes?.written == unpacked.count
+      ? try? ELFImage(KernelFile(memory, at: packed.address, count: packed.unpackedCount)) : nil
+    if let unpackedRamdisks {
+      var machine = machine
+      machine.unpackedRamdisks = unpackedRamdisks
+      if let vmlinux, let plan = try? linux.plan(machine, unpacked: vmlinux, from: packed) { return plan }
+      try? memory.discard(unpackedRamdisks.lowerBound, unpackedRamdisks.count)
     }
+    if let vmlinux, let plan = try? linux.plan(machine, unpacked: vmlinux, from: packed) { return plan }
     unpacked.initializeMemory(as: UInt8.self, repeating: 0)
     return nil
   }
 
-  /// The kernel has an unpacked ramdisk and the files of it in memory at once, so it may not be large.
-  private func unpackedRamdisks() -> [KernelFile] {
-    var room = machine.lowMemory / 8
-    return ramdisks.map { file in
-      guard let unpacked = UnpackedRamdisk(file, limit: room) else { return file }
-      room -= UInt64(unpacked.count)
-      return unpacked.file(named: file.name)
-    }
+  /// Unpacks the ramdisks at the end of memory. Nil: they are to be loaded as they are. The kernel has an unpacked ramdisk
+  /// and the files of it in memory at once, so it may not be large.
+  private func unpackedRamdisks(beside linux: LinuxKernel, _ packed: PackedKernel, _ memory: GuestMemory)
+    -> Range<UInt64>?
+  {
+    let kernelEnd = max(linux.preferredAddress &+ linux.initialSize, packed.address &+ UInt64(packed.unpackedCount))
+    let end = min(machine.lowMemory, linux.header.highestRamdisk &+ 1)
+    let size = machine.lowMemory / 8
+    guard !ramdisks.isEmpty, end > size, size <= UInt64(Int.max) else { return nil }
+    let start = (end - size) & ~0xFFF
+    guard start >= kernelEnd, let base = memory.pointer(start, Int(size)) else { return nil }
+    // Safety: so many bytes of guest memory, which nothing else uses before the guest runs.
+    let room = UnsafeMutableRawBufferPointer(start: base, count: Int(size))
+    if let count = UnpackedRamdisks.load(ramdisks, into: room) { return start..<start + UInt64(count) }
+    memory.discard(room)
+    return nil
   }
 
-  private func load(
-    _ load: BootPlan.Load, _ ramdisks: [KernelFile], into memory: GuestMemory, isFresh: Bool
-  ) throws(BootError) {
+  private func load(_ load: BootPlan.Load, into memory: GuestMemory, isFresh: Bool) throws(BootError) {
     guard load.count <= UInt64(Int.max), let parts = try? memory.segments(load.address, Int(load.count)) else {
       throw BootError("\(kernel.name): the guest has no memory at 0x\(String(load.address, radix: 16))")
     }

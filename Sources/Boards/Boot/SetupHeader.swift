@@ -125,16 +125,12 @@ struct SetupHeader: Sendable {
     put(Field.commandLine, UInt32(truncatingIfNeeded: LowMemory.commandLine))
     put(Field.ramdiskImage, UInt32(0))
     put(Field.ramdiskSize, UInt32(0))
-    var loads: [BootPlan.Load] = []
-    let size = machine.joinedRamdisks
-    if size > 0 {
-      let address = try machine.placeRamdisk(
-        size, from: kernel.upperBound, below: highestRamdisk &+ 1, mayBeHigh: takesHighRamdisk)
-      put(Field.ramdiskImage, UInt32(truncatingIfNeeded: address))
-      put(ZeroPage.ramdiskImageHigh, UInt32(truncatingIfNeeded: address >> 32))
-      put(Field.ramdiskSize, UInt32(truncatingIfNeeded: size))
-      put(ZeroPage.ramdiskSizeHigh, UInt32(truncatingIfNeeded: size >> 32))
-      loads = BootPlan.Load.ramdisks(machine, at: address)
+    let (ramdisk, ramdiskLoads) = try ramdisk(machine, behind: kernel.upperBound)
+    if !ramdisk.isEmpty {
+      put(Field.ramdiskImage, UInt32(truncatingIfNeeded: ramdisk.lowerBound))
+      put(ZeroPage.ramdiskImageHigh, UInt32(truncatingIfNeeded: ramdisk.lowerBound >> 32))
+      put(Field.ramdiskSize, UInt32(truncatingIfNeeded: ramdisk.count))
+      put(ZeroPage.ramdiskSizeHigh, UInt32(truncatingIfNeeded: ramdisk.count >> 32))
     }
     if let rootPointer = machine.rootPointer { put(ZeroPage.rootPointer, rootPointer) }
     let map = machine.memoryMap.prefix(ZeroPage.mapLimit)
@@ -145,8 +141,24 @@ struct SetupHeader: Sendable {
       put(offset + 8, entry.size)
       put(offset + 16, entry.kind.rawValue)
     }
-    loads.append(try .commandLine(machine.arguments, limit: commandLineLimit))
-    loads.append(BootPlan.Load(page, at: LowMemory.zeroPage))
-    return loads + machine.tables
+    let commandLine = try BootPlan.Load.commandLine(machine.arguments, limit: commandLineLimit)
+    return ramdiskLoads + [commandLine, BootPlan.Load(page, at: LowMemory.zeroPage)] + machine.tables
+  }
+
+  /// Where the ramdisks are, if there are any, and how they get there.
+  private func ramdisk(_ machine: BootMachine, behind kernelEnd: UInt64) throws(BootError)
+    -> (Range<UInt64>, [BootPlan.Load])
+  {
+    let limit = highestRamdisk &+ 1
+    if let unpacked = machine.unpackedRamdisks {
+      guard unpacked.lowerBound >= kernelEnd, unpacked.upperBound <= limit else {
+        throw BootError("the initial ramdisk stands where the kernel does not take it")
+      }
+      return (unpacked, [])
+    }
+    let size = machine.joinedRamdisks
+    guard size > 0 else { return (0..<0, []) }
+    let address = try machine.placeRamdisk(size, from: kernelEnd, below: limit, mayBeHigh: takesHighRamdisk)
+    return (address..<address &+ size, BootPlan.Load.ramdisks(machine, at: address))
   }
 }

@@ -1,49 +1,46 @@
 import LinuxSystem
 
-/// What is in an initial ramdisk, unpacked before the guest starts
-/// (Documentation/driver-api/early-userspace/buffer-format.rst): cpio archives, packed or not, with zeroes between them.
-final class UnpackedRamdisk: Sendable {
-  private let memory: Mapping
-  let count: Int
-
-  /// Nil: nothing in it is packed, something is damaged or unknown, or all of it is more than `limit` bytes. The kernel
-  /// takes it as it is then.
-  init?(_ file: KernelFile, limit: UInt64) {
-    guard 0..<limit ~= file.count, limit <= UInt64(Int.max), let packed = try? Mapping(anonymous: Int(file.count)),
-      let memory = try? Mapping(anonymous: Int(limit)), (try? file.read(0, into: packed.bytes)) != nil
-    else { return nil }
-    guard let count = Self.unpack(UnsafeRawBufferPointer(packed.bytes), into: memory.bytes) else { return nil }
-    self.count = count
-    self.memory = memory
-  }
-
-  /// The same ramdisk for a loader.
-  func file(named name: String) -> KernelFile {
-    KernelFile(name: name, count: UInt64(count)) { (offset, buffer) in
-      buffer.copyMemory(from: UnsafeRawBufferPointer(rebasing: self.memory.bytes[Int(offset)...].prefix(buffer.count)))
+/// Initial ramdisks, unpacked before the guest starts (Documentation/driver-api/early-userspace/buffer-format.rst): cpio
+/// archives, packed or not, with zeroes between them.
+enum UnpackedRamdisks {
+  /// Puts what is in the files into `target`, one behind the other. Nil: there is nothing, something is damaged or unknown,
+  /// or it does not fit; what `target` then has is undefined.
+  /// - Returns: bytes from the start of `target` to the last one's end.
+  static func load(_ files: [KernelFile], into target: UnsafeMutableRawBufferPointer) -> Int? {
+    var end = 0
+    for file in files {
+      guard 1..<UInt64(target.count) ~= file.count, let packed = try? Mapping(anonymous: Int(file.count)),
+        (try? file.read(0, into: packed.bytes)) != nil,
+        let next = unpack(UnsafeRawBufferPointer(packed.bytes), into: target, from: end)
+      else { return nil }
+      end = next
     }
+    return end > 0 ? end : nil
   }
 
-  private static func unpack(_ source: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer) -> Int? {
-    var (position, written) = (0, 0)
-    var isPacked = false
-    while let start = source[position...].firstIndex(where: { $0 != 0 }) {
-      let rest = UnsafeRawBufferPointer(rebasing: source[start...])
+  private static func unpack(
+    _ source: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer, from start: Int
+  ) -> Int? {
+    var (position, written) = (0, start)
+    while let begin = source[position...].firstIndex(where: { $0 != 0 }) {
+      let rest = UnsafeRawBufferPointer(rebasing: source[begin...])
       // An archive's headers are on multiples of four.
-      let room = UnsafeMutableRawBufferPointer(rebasing: target.dropFirst((written + 3) & ~3))
+      let aligned = (written + 3) & ~3
+      guard aligned < target.count else { return nil }
+      for gap in written..<aligned { target[gap] = 0 }
+      let room = UnsafeMutableRawBufferPointer(rebasing: target[aligned...])
       if let compression = Compression(Array(rest.prefix(6))) {
         guard let part = compression.unpack(rest, into: room), part.written < room.count else { return nil }
-        isPacked = true
-        position = start + part.read
-        written = target.count - room.count + part.written
+        position = begin + part.read
+        written = aligned + part.written
       } else {
         guard let size = CPIOArchive.size(rest), size < room.count else { return nil }
         room.copyMemory(from: UnsafeRawBufferPointer(rebasing: rest.prefix(size)))
-        position = start + size
-        written = target.count - room.count + size
+        position = begin + size
+        written = aligned + size
       }
     }
-    return isPacked ? written : nil
+    return written
   }
 }
 
