@@ -297,7 +297,6 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     state.pointee.system_flags &= ~RFLAGS.rf
     state.pointee.leave = LeaveReason.dispatch
     if !isStackShadow, state.meetsInstructionBreakpoint(resumes: resumes) { return nil }
-    let source = state.pointee.block
     do throws(Fault) {
       let block = try state.block(single: isSingle)
       if isSingle {
@@ -308,7 +307,10 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
         finishSingle()
         return nil
       }
-      remember(block, link: link, from: source)
+      // Makes it easier to find the next time. Where a block died since `link` was set, which attention tells, there is
+      // none by now; so the one it is in lives.
+      if let link { SoftEngine.link(state, link, to: block) }
+      JumpCache.insert(state, block)
       if isShadowed {
         state.pointee.block = UnsafePointer(block.operations)
         // Past `softBlock`.
@@ -329,27 +331,6 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
       return
     }
     state.raiseDebugTraps(steps: steps)
-  }
-
-  /// Makes the block easier to find the next time.
-  private func remember(_ block: UnsafeMutablePointer<Block>, link: MicroOp?, from source: MicroOp?) {
-    let target = UnsafePointer(block.operations)
-    if let link, let source, state.pointee.code_changed == 0 {
-      // Where a block died since `link` was set, which attention tells, there is none by now; so `source` lives.
-      let from = Block.of(source)
-      let isLinkable =
-        UInt64(bitPattern: link.pointee.imm) == block.pointee.physical & 4095
-        && from.pointee.physical >> 12 == block.pointee.physical >> 12
-        && from.pointee.secondPage == Block.noPage && block.pointee.secondPage == Block.noPage
-        && from.pointee.mode == block.pointee.mode
-      UnsafeMutablePointer(mutating: link).pointee.aux = isLinkable ? UInt64(UInt(bitPattern: target)) : Link.never
-    }
-    let rip = state.pointee.rip
-    JumpCache.insert(
-      state, rip,
-      soft_jump(
-        tag: rip ^ state.pointee.jump_tag, target: target, code_page: state.pointee.code_page,
-        native: UnsafeRawPointer(context.pointee.native?.entry(of: block))))
   }
 
   /// Why the interpreter returned: an exit, or nil to go on.

@@ -226,7 +226,6 @@ static const int32_t soft_jump_tag_offset = offsetof(soft_cpu, jump_tag);
 static const int32_t soft_branch_epoch_offset = offsetof(soft_cpu, branch_epoch);
 static const int32_t soft_attention_offset = offsetof(soft_cpu, attention);
 static const int32_t soft_notice_offset = offsetof(soft_cpu, notice);
-static const int32_t soft_leave_offset = offsetof(soft_cpu, leave);
 static const int32_t soft_block_offset = offsetof(soft_cpu, block);
 static const int32_t soft_rip_offset = offsetof(soft_cpu, rip);
 static const int32_t soft_linear_offset = offsetof(soft_cpu, linear);

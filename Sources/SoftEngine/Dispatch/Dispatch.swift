@@ -25,14 +25,53 @@ func interpret(_ state: State, from op: MicroOp) {
   soft_execute(state, op)
 }
 
-/// Goes to the block at `rip` if it is in the jump cache, else to the outer loop.
+/// Goes to the block at `rip` if it is in the jump cache, or else is quickly found.
 @c func softDispatch(_ state: State, _ op: MicroOp) {
-  let rip = state.pointee.rip
-  if let entry = JumpCache.find(state, rip), let target = entry.pointee.target {
+  if let entry = JumpCache.find(state, state.pointee.rip), let target = entry.pointee.target {
     state.pointee.code_page = entry.pointee.code_page
     return goto(state, target)
   }
+  return tail(state, op, softFindBlock)
+}
+
+/// Goes to the block at `rip`, which is not in the jump cache: without the outer loop where that would only find it.
+@c func softFindBlock(_ state: State, _ op: MicroOp) {
+  if let block = findBlock(state) { return goto(state, UnsafePointer(block.operations)) }
   state.pointee.leave = LeaveReason.dispatch
+}
+
+/// The block at `rip`, if it is there and its page's translation is known, and if the outer loop has nothing else to do;
+/// `code_page` and the jump cache have it then.
+@inline(never)
+func findBlock(_ state: State) -> UnsafeMutablePointer<Block>? {
+  let rip = state.pointee.rip
+  guard soft_attention(state) == 0, soft_has_notice(state) == 0, state.pointee.events_waiting == 0,
+    state.pointee.shadow == 0, state.pointee.system_flags & RFLAGS.tf == 0,
+    state.pointee.code_breakpoints == 0, state.pointee.data_breakpoints == 0, state.pointee.is64BitCode
+  else { return nil }
+  let translation = CodeTLB.entry(state, rip)
+  guard translation.pointee.tag == CodeTLB.tag(state, rip),
+    let block = state.context.pointee.blocks.find(
+      physical: translation.pointee.physical | rip & 0xFFF, mode: state.pointee.mode),
+    block.pointee.secondPage == Block.noPage
+  else { return nil }
+  state.pointee.code_page = rip & ~0xFFF
+  JumpCache.insert(state, block)
+  return block
+}
+
+/// Has a direct branch of the current block lead to the block at its target, if nothing but their page decides that.
+func link(_ state: State, _ op: MicroOp, to block: UnsafeMutablePointer<Block>) {
+  guard let source = state.pointee.block, state.pointee.code_changed == 0 else { return }
+  let from = Block.of(source)
+  let isLinkable =
+    UInt64(bitPattern: op.pointee.imm) == block.pointee.physical & 4095
+    && from.pointee.physical >> 12 == block.pointee.physical >> 12
+    && from.pointee.secondPage == Block.noPage && block.pointee.secondPage == Block.noPage
+    && from.pointee.mode == block.pointee.mode
+  // Safety: a block's operations are its vCPU's alone.
+  UnsafeMutablePointer(mutating: op).pointee.aux =
+    isLinkable ? UInt64(UInt(bitPattern: UnsafePointer(block.operations))) : Link.never
 }
 
 /// After STI: the next block is entered whatever there is to attend to, since interrupts are held off for an instruction.
@@ -82,11 +121,15 @@ enum JumpCache {
   @inline(__always)
   private static func group(_ rip: UInt64) -> UInt64 { (rip ^ rip &>> 8) & (size &- groupSize) }
 
-  /// Puts a block first of its pair.
-  static func insert(_ state: State, _ rip: UInt64, _ entry: soft_jump) {
+  /// Puts the block at `rip` first of its pair.
+  static func insert(_ state: State, _ block: UnsafeMutablePointer<Block>) {
+    let rip = state.pointee.rip
     let pair = pair(state, rip)
-    if pair.pointee.tag != entry.tag { pair[1] = pair[0] }
-    pair[0] = entry
+    let tag = rip ^ state.pointee.jump_tag
+    if pair.pointee.tag != tag { pair[1] = pair[0] }
+    pair[0] = soft_jump(
+      tag: tag, target: UnsafePointer(block.operations), code_page: state.pointee.code_page,
+      native: UnsafeRawPointer(state.context.pointee.native?.entry(of: block)))
   }
 
   /// Forgets where calls under way return to.

@@ -334,6 +334,11 @@ struct Assembler {
   /// SF, ZF, AF, PF and CF from AH.
   mutating func loadFlags() { bytes.append(0x9E) }
 
+  mutating func push(_ register: HostRegister) {
+    prefixes(size: 4, reg: 0, rm: register.rawValue)
+    bytes.append(0x50 | register.low)
+  }
+
   mutating func pop(_ register: HostRegister) {
     prefixes(size: 4, reg: 0, rm: register.rawValue)
     bytes.append(0x58 | register.low)
@@ -365,6 +370,11 @@ struct Assembler {
   /// Through a pointer that stands at `target`.
   mutating func jump(throughPointerAt target: Int) {
     bytes += [0xFF, 0x25]
+    distance(to: target)
+  }
+
+  mutating func call(throughPointerAt target: Int) {
+    bytes += [0xFF, 0x15]
     distance(to: target)
   }
 

@@ -43,9 +43,8 @@ final class NativeCode {
   func makeRoutines() -> Routines {
     if let routines { return routines }
     var assembler = Assembler()
-    let made = Routines(at: cursor, &assembler) { handler in
+    let made = Routines(at: cursor, &assembler) { address in
       let slot = pointers.count * 8
-      let address = Template.address(handler)
       pointers[address] = slot
       writable.base.storeBytes(of: address, toByteOffset: slot, as: UInt.self)
       return slot

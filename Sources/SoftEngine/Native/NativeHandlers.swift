@@ -70,14 +70,13 @@ private func branchEnd(_ state: State, _ op: MicroOp) -> Int? {
 /// branch goes there itself until the epoch changes.
 @c func softNativeLeavePage(_ state: State, _ op: MicroOp) {
   let rip = codeAddress(state, op)
-  guard let entry = JumpCache.find(state, rip), let target = entry.pointee.target else {
-    state.pointee.rip = rip
-    state.pointee.leave = LeaveReason.dispatch
-    return
+  if let entry = JumpCache.find(state, rip), let target = entry.pointee.target {
+    state.pointee.code_page = entry.pointee.code_page
+    connectPages(state, op, target)
+    return goto(state, target)
   }
-  state.pointee.code_page = entry.pointee.code_page
-  connectPages(state, op, target)
-  return goto(state, target)
+  state.pointee.rip = rip
+  return tail(state, op, softFindBlock)
 }
 
 @inline(never)
@@ -131,6 +130,11 @@ private func callingOperation(_ state: State) -> MicroOp? {
   return op
 }
 
+/// Translates the page at `linear` for a routine, which tries its access again when this is true.
+@c func softNativeFill(_ state: State, _ width: Int, _ isWrite: Bool) -> Bool {
+  fillTLB(state, width: width, isWrite ? .write : .read)
+}
+
 /// Goes to a handler's slow path for the operation that called a routine.
 @inline(__always)
 private func miss(_ state: State, _ handler: soft_handler) {
@@ -148,12 +152,12 @@ private func missStored(_ state: State, _ handler: soft_handler) {
   return tail(state, op, handler)
 }
 
-// What routines go to when the TLB does not permit an access; `linear` says which.
+// What routines go to when the TLB cannot permit an access; `linear` says which.
 
-@c func softNativeLoadMiss(_ state: State, _ op: MicroOp) { return miss(state, softLoadSlow) }
-@c func softNativeLoadForWriteMiss(_ state: State, _ op: MicroOp) { return miss(state, softLoadForWriteSlow) }
-@c func softNativeStoreMiss(_ state: State, _ op: MicroOp) { return missStored(state, softStoreSlow) }
-@c func softNativePushMiss(_ state: State, _ op: MicroOp) { return missStored(state, softPushSlow) }
-@c func softNativePopMiss(_ state: State, _ op: MicroOp) { return miss(state, softPopSlow) }
+@c func softNativeLoadMiss(_ state: State, _ op: MicroOp) { return miss(state, softLoadSlowly) }
+@c func softNativeLoadForWriteMiss(_ state: State, _ op: MicroOp) { return miss(state, softLoadForWriteSlowly) }
+@c func softNativeStoreMiss(_ state: State, _ op: MicroOp) { return missStored(state, softStoreSlowly) }
+@c func softNativePushMiss(_ state: State, _ op: MicroOp) { return missStored(state, softPushSlowly) }
+@c func softNativePopMiss(_ state: State, _ op: MicroOp) { return miss(state, softPopSlowly) }
 /// The segment does not permit the access.
 @c func softNativeSegmentMiss(_ state: State, _ op: MicroOp) { return miss(state, softSegmentFault) }

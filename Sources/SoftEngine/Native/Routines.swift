@@ -14,7 +14,6 @@ enum NativeState {
   static let branchEpoch = HostAddress(.rdi, soft_branch_epoch_offset)
   static let attention = HostAddress(.rdi, soft_attention_offset)
   static let notice = HostAddress(.rdi, soft_notice_offset)
-  static let leave = HostAddress(.rdi, soft_leave_offset)
   static let block = HostAddress(.rdi, soft_block_offset)
   static let rip = HostAddress(.rdi, soft_rip_offset)
   static let linear = HostAddress(.rdi, soft_linear_offset)
@@ -62,7 +61,7 @@ struct Routines {
   private(set) var shift: [Sized<HostShift>: Int] = [:]
   /// Gives the host the guest's arithmetic flags but AF.
   private(set) var flags = 0
-  /// Finds the block at RIP, which is in RAX: RCX becomes its entry in the jump cache. Returns from the block if it
+  /// Finds the block at RIP, which is in RAX: RCX becomes its entry in the jump cache. Goes to `softFindBlock` if it
   /// cannot.
   private(set) var find = 0
   /// The same for a return: RCX may become something else that is like an entry only as far as where it leads.
@@ -78,8 +77,19 @@ struct Routines {
   let leavePage: Int
   let divideError: Int
 
-  /// `pointer` gives a handler a place in the table of pointers.
-  init(at start: Int, _ a: inout Assembler, pointer: (soft_handler) -> Int) {
+  /// `place` gives a function's address a place in the table of pointers.
+  init(at start: Int, _ a: inout Assembler, place: (UInt) -> Int) {
+    func pointer(_ handler: soft_handler) -> Int { place(Template.address(handler)) }
+    // `NativeCode.resume`
+    for (index, register) in RegisterCache.registers.enumerated() {
+      a.load(register, NativeState.nativeRegister(index))
+    }
+    a.jump(through: NativeState.nativeTarget)
+    let fillPointer = place(Template.address(softNativeFill)) - start
+    let fills = [false, true].map { write in
+      defer { a.fillTLB(write: write, throughPointerAt: fillPointer) }
+      return a.count
+    }
     /// The slow path: tells where the block was and goes to a handler.
     func miss(_ handler: soft_handler, stores: Bool = false) -> (inout Assembler) -> Void {
       let slot = pointer(handler) - start
@@ -91,10 +101,6 @@ struct Routines {
         a.jump(throughPointerAt: slot)
       }
     }
-    for (index, register) in RegisterCache.registers.enumerated() {
-      a.load(register, NativeState.nativeRegister(index))
-    }
-    a.jump(through: NativeState.nativeTarget)
     follow = pointer(softNativeFollow)
     leavePage = pointer(softNativeLeavePage)
     divideError = pointer(softDivideError)
@@ -110,15 +116,15 @@ struct Routines {
       for isFlat in [true, false] {
         let access = Template.Access(size: size, isFlat: isFlat)
         load[access] = start + a.count
-        a.access(access, write: false, miss: loadMiss, fault: segmentMiss) { a in
+        a.access(access, write: false, fill: fills[0], miss: loadMiss, fault: segmentMiss) { a in
           a.loadIndexed(.rax, .rax, .r8, size: size)
         }
         loadForWrite[access] = start + a.count
-        a.access(access, write: true, miss: loadForWriteMiss, fault: segmentMiss) { a in
+        a.access(access, write: true, fill: fills[1], miss: loadForWriteMiss, fault: segmentMiss) { a in
           a.loadIndexed(.rax, .rax, .r8, size: size)
         }
         store[access] = start + a.count
-        a.access(access, write: true, miss: storeMiss, fault: segmentMiss) { a in
+        a.access(access, write: true, fill: fills[1], miss: storeMiss, fault: segmentMiss) { a in
           a.storeIndexed(.rdx, .rax, .r8, size: size)
         }
       }
@@ -136,7 +142,7 @@ struct Routines {
       if isCall { pushReturn = start + a.count } else { push = start + a.count }
       a.load(.rax, NativeState.stackPointer)
       a.loadAddress(.rax, .rax, -8)
-      a.access(quadword, write: true, miss: pushMiss, fault: segmentMiss) { a in
+      a.access(quadword, write: true, fill: fills[1], miss: pushMiss, fault: segmentMiss) { a in
         a.storeIndexed(.rdx, .rax, .r8, size: 8)
         a.store(.rax, NativeState.stackPointer)
         if isCall { a.noteReturn() }
@@ -144,7 +150,7 @@ struct Routines {
     }
     pop = start + a.count
     a.load(.rax, NativeState.stackPointer)
-    a.access(quadword, write: false, miss: popMiss, fault: segmentMiss) { a in
+    a.access(quadword, write: false, fill: fills[0], miss: popMiss, fault: segmentMiss) { a in
       a.loadIndexed(.rcx, .rax, .r8, size: 8)
       a.loadAddress(.rax, .rax, 8)
       a.store(.rax, NativeState.stackPointer)
@@ -169,7 +175,7 @@ struct Routines {
     findReturn = start + a.count
     a.findReturn()
     find = start + a.count
-    a.findBlock()
+    a.findBlock(other: pointer(softFindBlock) - start)
     enter = start + a.count
     a.enterBlock(base: -start)
     attend = start + a.count
@@ -180,8 +186,8 @@ struct Routines {
 extension Assembler {
   /// An access by the TLB; `hit` finds the linear address in RAX and what makes it a host address in R8.
   fileprivate mutating func access(
-    _ access: Template.Access, write: Bool, miss: (inout Assembler) -> Void, fault: (inout Assembler) -> Void,
-    hit: (inout Assembler) -> Void
+    _ access: Template.Access, write: Bool, fill: Int, miss: (inout Assembler) -> Void,
+    fault: (inout Assembler) -> Void, hit: (inout Assembler) -> Void
   ) {
     var faults: [Int] = []
     let last = Int32(access.size - 1)
@@ -197,6 +203,7 @@ extension Assembler {
       calculate(.add, .rax, HostAddress(.r9, soft_linear_base_offset))
       calculate(.and, .rax, NativeState.linearMask)
     }
+    let start = count
     loadAddress(.r8, .rax, last)
     compareTag(write: write)
     let missed = skip(if: HostCondition.notEqual)
@@ -204,11 +211,27 @@ extension Assembler {
     hit(&self)
     ret()
     land(missed)
-    store(.rax, NativeState.linear)
+    move(.rcx, immediate: UInt64(access.size))
+    call(fill)
+    jump(if: HostCondition.notEqual, to: start)
     miss(&self)
     guard !faults.isEmpty else { return }
     for skip in faults { land(skip) }
     fault(&self)
+  }
+
+  /// Has the TLB permit an access of RCX bytes at RAX; not equal: it does. All else that the access needs stays.
+  fileprivate mutating func fillTLB(write: Bool, throughPointerAt pointer: Int) {
+    store(.rax, NativeState.linear)
+    // An odd number of them aligns the stack.
+    let kept: [HostRegister] = [.rdi, .rsi, .r11, .rax, .rcx, .rdx, .r9]
+    for register in kept { push(register) }
+    move(.rsi, .rcx)
+    move(.rdx, immediate: write ? 1 : 0)
+    call(throughPointerAt: pointer)
+    test(.rax, .rax, size: 1)
+    for register in kept.reversed() { pop(register) }
+    ret()
   }
 
   /// Looks up the linear address in RAX, with that of the access's last byte in R8: RCX becomes the entry; equal if it
@@ -447,8 +470,8 @@ extension Assembler {
     land(other)
   }
 
-  /// As `softDispatch` does it.
-  fileprivate mutating func findBlock() {
+  /// As `softDispatch` does it; `other` is where the pointer to `softFindBlock` stands.
+  fileprivate mutating func findBlock(other: Int) {
     // `JumpCache.pair`
     move(.rcx, .rax)
     shift(.shr, .rcx, by: 8)
@@ -473,10 +496,9 @@ extension Assembler {
     jump(if: HostCondition.equal, to: found)
     calculate(.xor, .rax, NativeState.jumpTag)
     store(.rax, NativeState.rip)
-    // Past the block, to whoever called the interpreter.
+    // Past the block.
     loadAddress(.rsp, .rsp, 8)
-    store(immediate: Int32(LeaveReason.dispatch), NativeState.leave, size: 4)
-    ret()
+    jump(throughPointerAt: other)
   }
 
   /// `base` is where the code begins.

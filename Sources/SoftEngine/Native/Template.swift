@@ -71,6 +71,11 @@ enum Template {
 
   static func address(_ handler: soft_handler) -> UInt { unsafeBitCast(handler, to: UInt.self) }
 
+  /// What routines call to have a page translated.
+  typealias Fill = @convention(c) (State, _ width: Int, _ isWrite: Bool) -> Bool
+
+  static func address(_ fill: Fill) -> UInt { unsafeBitCast(fill, to: UInt.self) }
+
   private static let sizes = [1, 2, 4, 8]
 
   private static func list(_ handlers: (soft_handler, soft_handler, soft_handler, soft_handler)) -> [soft_handler] {

@@ -121,21 +121,35 @@ func setRegister(_ state: State, _ op: MicroOp, _ value: UInt64, width: Int) {
 }
 
 @inline(never) @c func softLoadSlow(_ state: State, _ op: MicroOp) {
-  if fillTLB(state, op, .read) { return goto(state, op) }
+  if fillTLB(state, width: AccessShape.width(op), .read) { return goto(state, op) }
+  return tail(state, op, softLoadSlowly)
+}
+
+@inline(never) @c func softLoadForWriteSlow(_ state: State, _ op: MicroOp) {
+  if fillTLB(state, width: AccessShape.width(op), .write) { return goto(state, op) }
+  return tail(state, op, softLoadForWriteSlowly)
+}
+
+@inline(never) @c func softStoreSlow(_ state: State, _ op: MicroOp) {
+  if fillTLB(state, width: AccessShape.width(op), .write) { return goto(state, op) }
+  return tail(state, op, softStoreSlowly)
+}
+
+// What the TLB cannot permit: faults, devices, page crossings, what must be noticed.
+
+@inline(never) @c func softLoadSlowly(_ state: State, _ op: MicroOp) {
   guard let value = readSlowly(state, op, forWrite: false) else { return }
   setRegister(state, op, value, width: AccessShape.width(op))
   return next(state, op)
 }
 
-@inline(never) @c func softLoadForWriteSlow(_ state: State, _ op: MicroOp) {
-  if fillTLB(state, op, .write) { return goto(state, op) }
+@inline(never) @c func softLoadForWriteSlowly(_ state: State, _ op: MicroOp) {
   guard let value = readSlowly(state, op, forWrite: true) else { return }
   setRegister(state, op, value, width: AccessShape.width(op))
   return next(state, op)
 }
 
-@inline(never) @c func softStoreSlow(_ state: State, _ op: MicroOp) {
-  if fillTLB(state, op, .write) { return goto(state, op) }
+@inline(never) @c func softStoreSlowly(_ state: State, _ op: MicroOp) {
   guard writeSlowly(state, op) else { return }
   // The rest of this block may just have been overwritten. Where a store is not its instruction's last operation, that
   // one looks.
@@ -149,9 +163,8 @@ func setRegister(_ state: State, _ op: MicroOp, _ value: UInt64, width: Int) {
 
 /// Translates the page at `state.linear`; true: the TLB now permits the access, which may be tried again.
 @inline(never)
-func fillTLB(_ state: State, _ op: MicroOp, _ access: Access) -> Bool {
+func fillTLB(_ state: State, width: Int, _ access: Access) -> Bool {
   let linear = state.pointee.linear
-  let width = AccessShape.width(op)
   guard linear & 0xFFF &+ UInt64(width) <= 4096, state.pointee.device_done == 0,
     !state.pointee.isLongMode || state.isCanonical(linear)
   else { return false }

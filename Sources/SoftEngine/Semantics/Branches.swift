@@ -2,7 +2,7 @@ import CSoftCPU
 
 /// What `soft_op.aux` says of a direct branch before it is linked.
 enum Link {
-  /// The outer loop finds the target and links it.
+  /// The target is still to be found, and linked.
   static let wanted: UInt64 = 0
   /// The target is in another page, whose translation may change: by the jump cache.
   static let never: UInt64 = 1
@@ -22,6 +22,10 @@ func follow(_ state: State, _ op: MicroOp) {
   let mask: UInt64 = size == 2 ? 0xFFFF : size == 4 ? 0xFFFF_FFFF : .max
   state.pointee.rip = (state.pointee.code_page &+ UInt64(bitPattern: op.pointee.imm)) & mask
   if op.pointee.aux == Link.never { return tail(state, op, softDispatch) }
+  if let block = findBlock(state) {
+    link(state, op, to: block)
+    return goto(state, UnsafePointer(block.operations))
+  }
   state.context.pointee.link = op
   state.pointee.leave = LeaveReason.dispatch
 }

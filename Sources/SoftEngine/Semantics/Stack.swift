@@ -29,7 +29,11 @@ func push<Form: AddressForm, Value: FixedWidthInteger & UnsignedInteger>(
 }
 
 @inline(never) @c func softPushSlow(_ state: State, _ op: MicroOp) {
-  if fillTLB(state, op, .write) { return goto(state, op) }
+  if fillTLB(state, width: AccessShape.width(op), .write) { return goto(state, op) }
+  return tail(state, op, softPushSlowly)
+}
+
+@inline(never) @c func softPushSlowly(_ state: State, _ op: MicroOp) {
   // A changed block is left at the next one: the operation after this may belong to the same CALL.
   guard writeSlowly(state, op) else { return }
   state.adjustStack(UInt64(bitPattern: Int64(0 &- AccessShape.width(op))))
@@ -55,7 +59,11 @@ func pop<Form: AddressForm, Value: FixedWidthInteger & UnsignedInteger>(
 }
 
 @inline(never) @c func softPopSlow(_ state: State, _ op: MicroOp) {
-  if fillTLB(state, op, .read) { return goto(state, op) }
+  if fillTLB(state, width: AccessShape.width(op), .read) { return goto(state, op) }
+  return tail(state, op, softPopSlowly)
+}
+
+@inline(never) @c func softPopSlowly(_ state: State, _ op: MicroOp) {
   guard let value = readSlowly(state, op, forWrite: false) else { return }
   state.adjustStack(UInt64(AccessShape.width(op)))
   setRegister(state, op, value, width: AccessShape.width(op))
