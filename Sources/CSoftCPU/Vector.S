@@ -38,6 +38,19 @@
   end \name
 .endm
 
+// For translated code: how long the instruction is, and the instruction; its last four bytes are the source's offset.
+.macro code instruction
+  .pushsection .rodata, "a", @progbits
+  .globl soft_code_\instruction
+  .hidden soft_code_\instruction
+soft_code_\instruction:
+  .byte 2f - 1f
+1:
+  \instruction 0x7FFFFFFF(%rdi), %xmm0
+2:
+  .popsection
+.endm
+
 // dst = instruction(dst, src). Only packed instructions read 16 bytes of the source, and then it is an XMM register.
 .macro xmm instruction
   handler soft_xmm_\instruction
@@ -45,6 +58,7 @@
   \instruction SRC, %xmm0
   movdqa %xmm0, DST
   next soft_xmm_\instruction
+  code \instruction
 .endm
 
 .macro mmx instruction
@@ -60,14 +74,7 @@
 SOFT_FLOAT_INSTRUCTIONS(X)
 SOFT_XMM_INSTRUCTIONS(X)
 SOFT_MMX_INSTRUCTIONS(X)
-xmm movd
-xmm movq
-xmm movlps
-xmm movhps
-xmm cvtsi2sdl
-xmm cvtsi2sdq
-xmm cvtsi2ssl
-xmm cvtsi2ssq
+SOFT_XMM_PARTS(X)
 #undef X
 #define X(name) mmx name;
 SOFT_MMX_INSTRUCTIONS(X)

@@ -82,6 +82,24 @@ static const soft_vector_instruction instructions[] = {
 
 const soft_vector_instruction *soft_vector_instruction_at(size_t index) { return &instructions[index]; }
 
+#define X(name) extern const uint8_t soft_code_##name[];
+#define ALL(X)                                                                                               \
+  SOFT_FLOAT_INSTRUCTIONS(X)                                                                                 \
+  SOFT_XMM_INSTRUCTIONS(X)                                                                                   \
+  SOFT_MMX_INSTRUCTIONS(X)                                                                                   \
+  SOFT_XMM_PARTS(X)
+ALL(X)
+#undef X
+static const soft_vector_code codes[] = {
+#define X(name) {soft_xmm_##name, soft_code_##name},
+  ALL(X)
+#undef X
+#undef ALL
+};
+
+size_t soft_vector_code_count(void) { return sizeof(codes) / sizeof(codes[0]); }
+const soft_vector_code *soft_vector_code_at(size_t index) { return &codes[index]; }
+
 #define COPY(bits)                                                                                           \
   void soft_copy_##bits(soft_cpu *cpu, const soft_op *op) {                                                  \
     *(uint64_t *)slot(cpu, op->dst) = *(uint##bits##_t *)slot(cpu, op->src);                                 \

@@ -20,6 +20,9 @@
   X(rcpps) X(rcpss) X(rsqrtps) X(rsqrtss) X(sha1msg1) X(sha1msg2) X(sha1nexte) X(sha256msg1)                 \
   X(sha256msg2) X(unpckhpd) X(unpckhps) X(unpcklpd) X(unpcklps) X(xorpd) X(xorps)
 
+/// What becomes part of an XMM register; the sources of the last four are general registers.
+#define SOFT_XMM_PARTS(X) X(movd) X(movq) X(movlps) X(movhps) X(cvtsi2sdl) X(cvtsi2sdq) X(cvtsi2ssl) X(cvtsi2ssq)
+
 /// XMM and MMX.
 #define SOFT_MMX_INSTRUCTIONS(X)                                                                             \
   X(pabsb) X(pabsd) X(pabsw) X(packssdw) X(packsswb) X(packuswb) X(paddb) X(paddd) X(paddq) X(paddsb)        \

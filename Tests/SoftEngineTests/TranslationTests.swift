@@ -80,6 +80,11 @@ import X86
       (0..<16).map { register(cpu.state, Slot.general(UInt8($0)), as: UInt64.self).pointee }
     }
     var flags: UInt64 { cpu.state.arithmeticFlags }
+    /// The XMM registers and MXCSR.
+    var vectors: [UInt64] {
+      withUnsafeBytes(of: cpu.state.pointee.xmm) { Array($0.bindMemory(to: UInt64.self).prefix(32)) }
+        + [UInt64(cpu.state.pointee.mxcsr)]
+    }
   }
 
   @Test func translatedBlocksDoWhatHandlersDo() throws {
@@ -93,10 +98,11 @@ import X86
         processor.data.storeBytes(of: value, toByteOffset: index, as: UInt64.self)
       }
     }
+    let vectorRows = RandomVectorInstruction.rows(features: [.sse, .sse2, .sse3, .ssse3, .sse41])
     var place = Self.codeSize
     var halts = 0
     for number in 0..<count {
-      if place + 256 > Self.codeSize {
+      if place + 512 > Self.codeSize {
         for processor in [plain, translated] { processor.forgetCode() }
         place = 0
       }
@@ -104,6 +110,10 @@ import X86
       var bytes = first.bytes
       for _ in 0..<random.next() % 12 {
         bytes += RandomInstruction(memory: Self.data, &random).bytes
+        if random.next() % 4 == 0 {
+          let row = vectorRows[Int(random.next() % UInt64(vectorRows.count))]
+          bytes += RandomVectorInstruction(row: row, memory: Self.data, &random).bytes
+        }
         // Over the next byte, or not: blocks that branch within themselves.
         if random.next() % 4 == 0 { bytes += [0x70 | UInt8(random.next() & 15), 1, 0x90] }
       }
@@ -117,7 +127,7 @@ import X86
         if ends[0] == "halt" { halts += 1 }
         let isEqual =
           ends[0] == ends[1] && plain.registers == translated.registers && plain.flags == translated.flags
-          && soft_equal(plain.data, translated.data, Self.dataSize) != 0
+          && plain.vectors == translated.vectors && soft_equal(plain.data, translated.data, Self.dataSize) != 0
         #expect(
           isEqual,
           "seed \(seed), code \(number), round \(round): \(bytes.map { String($0, radix: 16) }) \(ends) \(flags)")

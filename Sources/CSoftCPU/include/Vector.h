@@ -31,6 +31,16 @@ typedef struct soft_vector_instruction {
 /// Number `index` of the instructions; the mnemonic after the last is empty.
 const soft_vector_instruction *_Nonnull soft_vector_instruction_at(size_t index);
 
+/// Host code of dst = handler(dst, src) with dst in XMM0: after a byte with its length the instruction, whose last four
+/// bytes are the offset of src from RDI.
+typedef struct soft_vector_code {
+  soft_handler _Nonnull handler;
+  const uint8_t *_Nonnull code;
+} soft_vector_code;
+
+size_t soft_vector_code_count(void);
+const soft_vector_code *_Nonnull soft_vector_code_at(size_t index);
+
 #define SOFT_HANDLER(name) void name(soft_cpu *_Nonnull cpu, const soft_op *_Nonnull op);
 
 SOFT_HANDLER(soft_xmm_move)

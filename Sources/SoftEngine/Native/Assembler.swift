@@ -239,6 +239,12 @@ struct Assembler {
     registers([size == 1 ? 0x84 : 0x85], size: size, b.rawValue, a, byte: byte)
   }
 
+  /// The low byte.
+  mutating func test(_ register: HostRegister, immediate: UInt8) {
+    registers([0xF6], size: 1, 0, register, byte: register.rawValue)
+    bytes.append(immediate)
+  }
+
   mutating func complement(_ register: HostRegister, size: Int = 8) { registers([0xF7], size: size, 2, register) }
 
   /// BSWAP; sizes 4 and 8.
@@ -319,6 +325,29 @@ struct Assembler {
     bytes.append(0x04 | from.low << 3)
     bytes.append(index.low << 3 | base.low)
   }
+
+  /// Moves 4, 8 or 16 bytes between memory, which need not be aligned, and XMM0, the rest of which becomes 0.
+  mutating func loadVector(_ from: HostAddress, size: Int) {
+    if size == 8 {
+      bytes.append(0xF3)
+      memory([0x0F, 0x7E], size: 4, 0, from)
+    } else {
+      memory([0x0F, size == 4 ? 0x6E : 0x10], size: 2, 0, from)
+    }
+  }
+
+  mutating func storeVector(_ to: HostAddress, size: Int) {
+    memory([0x0F, size == 4 ? 0x7E : size == 8 ? 0xD6 : 0x11], size: 2, 0, to)
+  }
+
+  /// An instruction of XMM0 and memory that a pattern has behind its length, with the displacement in its last four bytes.
+  mutating func vector(_ pattern: UnsafePointer<UInt8>, displacement: Int32) {
+    bytes += UnsafeBufferPointer(start: pattern + 1, count: Int(pattern.pointee) - 4)
+    doubleword(displacement)
+  }
+
+  /// PMOVMSKB of XMM0.
+  mutating func moveMask(_ to: HostRegister) { registers([0x0F, 0xD7], size: 2, to.rawValue, .rax) }
 
   mutating func set(_ condition: UInt8, _ register: HostRegister) {
     registers([0x0F, 0x90 | condition], size: 1, 0, register, byte: register.rawValue)

@@ -159,5 +159,13 @@ private func missStored(_ state: State, _ handler: soft_handler) {
 @c func softNativeStoreMiss(_ state: State, _ op: MicroOp) { return missStored(state, softStoreSlowly) }
 @c func softNativePushMiss(_ state: State, _ op: MicroOp) { return missStored(state, softPushSlowly) }
 @c func softNativePopMiss(_ state: State, _ op: MicroOp) { return miss(state, softPopSlowly) }
+@c func softNativeLoadVectorMiss32(_ state: State, _ op: MicroOp) { return miss(state, softLoadVectorSlow32) }
+@c func softNativeLoadVectorMiss64(_ state: State, _ op: MicroOp) { return miss(state, softLoadVectorSlow64) }
+@c func softNativeLoadVectorMiss128(_ state: State, _ op: MicroOp) { return miss(state, softLoadVectorSlow128) }
+@c func softNativeLoadAlignedMiss(_ state: State, _ op: MicroOp) { return miss(state, softLoadAlignedSlow) }
+@c func softNativeStoreVectorMiss32(_ state: State, _ op: MicroOp) { return miss(state, softStoreVectorSlow32) }
+@c func softNativeStoreVectorMiss64(_ state: State, _ op: MicroOp) { return miss(state, softStoreVectorSlow64) }
+@c func softNativeStoreVectorMiss128(_ state: State, _ op: MicroOp) { return miss(state, softStoreVectorSlow128) }
+@c func softNativeStoreAlignedMiss(_ state: State, _ op: MicroOp) { return miss(state, softStoreAlignedSlow) }
 /// The segment does not permit the access.
 @c func softNativeSegmentMiss(_ state: State, _ op: MicroOp) { return miss(state, softSegmentFault) }

@@ -36,7 +36,8 @@ enum NativeState {
 /// What blocks call, so that they stay small: offsets in the code.
 ///
 /// A memory access has its linear address, or its offset in the segment, in RAX, the value to be stored in RDX and, if
-/// it is not flat, the segment's place in the state in R9. An operation has its operands in RAX and RCX, and its result
+/// it is not flat, the segment's place in the state in R9. One of a vector has the vector register's address in RDX. An
+/// operation has its operands in RAX and RCX, and its result
 /// in RAX; those of `binary` leave the guest's arithmetic flags in the host's, too.
 struct Routines {
   struct Sized<Key: Hashable>: Hashable {
@@ -47,6 +48,8 @@ struct Routines {
   private(set) var load: [Template.Access: Int] = [:]
   private(set) var loadForWrite: [Template.Access: Int] = [:]
   private(set) var store: [Template.Access: Int] = [:]
+  private(set) var loadVector: [Template.VectorAccess: Int] = [:]
+  private(set) var storeVector: [Template.VectorAccess: Int] = [:]
   private(set) var push = 0
   /// `push` of a call, which returns to the code whose address is in R9.
   private(set) var pushReturn = 0
@@ -137,6 +140,25 @@ struct Routines {
         a.shiftAndSetFlags(kind, size: size)
       }
     }
+    let loadMisses: [soft_handler] = [
+      softNativeLoadVectorMiss32, softNativeLoadVectorMiss64, softNativeLoadVectorMiss128, softNativeLoadAlignedMiss,
+    ]
+    let storeMisses: [soft_handler] = [
+      softNativeStoreVectorMiss32, softNativeStoreVectorMiss64, softNativeStoreVectorMiss128,
+      softNativeStoreAlignedMiss,
+    ]
+    for (access, (loadMissed, storeMissed)) in zip(Template.VectorAccess.all, zip(loadMisses, storeMisses)) {
+      loadVector[access] = start + a.count
+      a.access(access, write: false, fill: fills[0], miss: miss(loadMissed)) { a in
+        a.loadVector(HostAddress(.r8), size: access.size)
+        a.storeVector(HostAddress(.rdx), size: 16)
+      }
+      storeVector[access] = start + a.count
+      a.access(access, write: true, fill: fills[1], miss: miss(storeMissed)) { a in
+        a.loadVector(HostAddress(.rdx), size: access.size)
+        a.storeVector(HostAddress(.r8), size: access.size)
+      }
+    }
     let quadword = Template.Access(size: 8, isFlat: true)
     for isCall in [false, true] {
       if isCall { pushReturn = start + a.count } else { push = start + a.count }
@@ -218,6 +240,33 @@ extension Assembler {
     guard !faults.isEmpty else { return }
     for skip in faults { land(skip) }
     fault(&self)
+  }
+
+  /// One of a vector; `hit` finds the host address in R8.
+  fileprivate mutating func access(
+    _ access: Template.VectorAccess, write: Bool, fill: Int, miss: (inout Assembler) -> Void,
+    hit: (inout Assembler) -> Void
+  ) {
+    let start = count
+    var misaligned: Int?
+    if access.isAligned {
+      test(.rax, immediate: 15)
+      misaligned = skip(if: HostCondition.notEqual)
+    }
+    loadAddress(.r8, .rax, Int32(access.size - 1))
+    compareTag(write: write)
+    let missed = skip(if: HostCondition.notEqual)
+    load(.r8, HostAddress(.rcx, soft_addend_offset))
+    calculate(.add, .r8, .rax)
+    hit(&self)
+    ret()
+    land(missed)
+    move(.rcx, immediate: UInt64(access.size))
+    call(fill)
+    jump(if: HostCondition.notEqual, to: start)
+    if let misaligned { land(misaligned) }
+    store(.rax, NativeState.linear)
+    miss(&self)
   }
 
   /// Has the TLB permit an access of RCX bytes at RAX; not equal: it does. All else that the access needs stays.

@@ -30,6 +30,13 @@ enum Template {
   /// MUL and DIV of 4 and 8 bytes.
   case multiplyWide(size: Int)
   case divideWide(size: Int)
+  /// dst = instruction(dst, src) of vector registers: a number of `soft_vector_code_at`.
+  case vector(Int)
+  case vectorMove
+  /// PMOVMSKB.
+  case moveMask
+  case loadVector(VectorAccess)
+  case storeVector(VectorAccess)
   case setIf
   case moveIf(size: Int)
   case branch(UInt8)
@@ -40,6 +47,14 @@ enum Template {
   struct Access: Hashable {
     let size: Int
     let isFlat: Bool
+  }
+
+  /// Flat, of 4, 8 or 16 bytes; those that are aligned have 16.
+  struct VectorAccess: Hashable {
+    let size: Int
+    var isAligned = false
+
+    static let all = [4, 8, 16].map { VectorAccess(size: $0) } + [VectorAccess(size: 16, isAligned: true)]
   }
 
   enum BinaryKind: Int, CaseIterable {
@@ -158,6 +173,19 @@ enum Template {
       (softSARX32, .sar, 4), (softSARX64, .sar, 8),
     ]
     for (handler, kind, size) in free { add(handler, .shiftFreely(kind, size: size)) }
+    for index in 0..<soft_vector_code_count() {
+      add(soft_vector_code_at(index).pointee.handler, .vector(index))
+    }
+    add(soft_xmm_move, .vectorMove)
+    add(soft_pmovmskb, .moveMask)
+    let accesses: [(soft_handler, soft_handler)] = [
+      (softLoadVectorFlat32, softStoreVectorFlat32), (softLoadVectorFlat64, softStoreVectorFlat64),
+      (softLoadVectorFlat128, softStoreVectorFlat128), (softLoadAlignedFlat, softStoreAlignedFlat),
+    ]
+    for (access, (load, store)) in zip(VectorAccess.all, accesses) {
+      add(load, .loadVector(access))
+      add(store, .storeVector(access))
+    }
     add(softSetIf, .setIf)
     for (handler, size) in zip(list(SizedHandlers.moveIf.handlers), sizes).dropFirst() {
       add(handler, .moveIf(size: size))

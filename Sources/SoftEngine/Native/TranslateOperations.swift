@@ -171,6 +171,21 @@ extension Translator {
       a.divideWide(by: .rcx, size: size)
       flagsAreInHost = false
       setPair()
+    case .vector(let number):
+      // A temporary may be the source.
+      storeTemporaries()
+      a.loadVector(wide(op.dst), size: 16)
+      a.vector(soft_vector_code_at(number).pointee.code, displacement: Int32(op.src) * 8)
+      a.storeVector(wide(op.dst), size: 16)
+    case .vectorMove:
+      a.loadVector(wide(op.src), size: 16)
+      a.storeVector(wide(op.dst), size: 16)
+    case .moveMask:
+      a.loadVector(wide(op.src), size: 16)
+      a.moveMask(.rax)
+      setRegister(op.dst &* 8, size: 4)
+    case .loadVector(let access): emitVectorAccess(op, op.dst, access, routines.loadVector[access])
+    case .storeVector(let access): emitVectorAccess(op, op.src, access, routines.storeVector[access])
     case .setIf:
       let condition = hostCondition(op.base)
       if let register = change(op.dst) {
@@ -313,6 +328,17 @@ extension Translator {
     a.move(.r9, immediate: UInt64(offset))
   }
 
+  /// A vector register by its offset in units of 8 bytes.
+  private func wide(_ slot: UInt8) -> HostAddress { HostAddress(.rdi, Int32(slot) * 8) }
+
+  private mutating func emitVectorAccess(
+    _ op: soft_op, _ slot: UInt8, _ access: Template.VectorAccess, _ routine: Int?
+  ) {
+    emitAddress(op, Template.Access(size: access.size, isFlat: true))
+    a.loadAddress(.rdx, .rdi, Int32(slot) * 8)
+    call(routine)
+  }
+
   /// What is stored or pushed goes into RDX, from where `softNativeStoreMiss` takes a temporary.
   private mutating func fetchStored(_ slot: UInt8, size: Int) {
     if RegisterCache.holds(slot) { a.move(.rdx, use(slot)) } else { a.load(.rdx, place(slot), size: size) }
@@ -453,11 +479,20 @@ extension Translator {
       switch template {
       case .binary, .negate, .multiply, .multiplyWide, .shift: return result
       case .nothing: continue
-      case .store, .load, .loadForWrite:
+      case .store, .load, .loadForWrite, .loadVector, .storeVector:
         guard areRecoverable, next - index <= NativeEntry.farthest else { return nil }
         result.accesses.append(next - index)
         hostHasThem = false
-        if case .store = template { continue }
+        // Vector registers are no operands.
+        switch template {
+        case .load, .loadForWrite: break
+        default: continue
+        }
+      case .vector, .vectorMove: continue
+      case .moveMask:
+        let changed = operations[next].dst &* 8
+        if changed == op.dst || changed == op.src { areRecoverable = false }
+        continue
       case .setIf, .moveIf:
         guard hostHasThem else { return nil }
         result.isInHost = true
