@@ -207,7 +207,6 @@ struct BlockCache {
     block.pointee.isDead = true
     block.operations[0].handler = softDeadBlock
     state.context.pointee.native?.remove(block)
-    if block.pointee.isEnteredFromOtherPages { TLB.startBranchEpoch(state) }
     dead.append(block)
     count -= 1
     forget(block)

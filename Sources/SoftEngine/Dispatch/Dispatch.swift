@@ -168,8 +168,14 @@ enum JumpCache {
   return next(state, op)
 }
 
-/// Enters a block that is dead: the outer loop finds what stands there now.
+/// Enters a block that is dead: the outer loop finds what stands there now. Branches of other pages are connected anew, as
+/// one may lead here.
 @c func softDeadBlock(_ state: State, _ op: MicroOp) {
+  let block = Block.of(op)
+  if block.pointee.isEnteredFromOtherPages {
+    block.pointee.isEnteredFromOtherPages = false
+    TLB.startBranchEpoch(state)
+  }
   state.pointee.rip = codeAddress(state, op)
   state.pointee.leave = LeaveReason.dispatch
 }

@@ -17,9 +17,9 @@ struct AddressSpaces {
   /// `soft_cpu.branch_epoch` in supervisor mode.
   var branchEpoch = BranchEpoch.first
   /// 2 MiB regions that were translated by large pages since the last complete flush.
-  var largeRegions = PageFilter()
+  var largeRegions = RegionFilter(bits: 21)
   /// 1 GiB regions that were translated by one page.
-  var hugeRegions = PageFilter()
+  var hugeRegions = RegionFilter(bits: 30)
   /// The supervisor executed code from a page that is not global since its jump cache was flushed.
   var supervisorCodeIsLocal = false
 
@@ -60,20 +60,28 @@ struct AddressSpaces {
   }
 }
 
-/// A set of page numbers that may claim to hold others, too.
-struct PageFilter {
-  private var words = InlineArray<64, UInt64>(repeating: 0)
+/// A set of regions of linear memory that may claim to hold others, too. The two halves of the address space are kept apart:
+/// a kernel maps all of memory by large pages, which must not make each page of a program look like one.
+struct RegionFilter {
+  private let bits: UInt64
+  private var words = InlineArray<128, UInt64>(repeating: 0)
 
-  private static func hash(_ number: UInt64) -> UInt64 { (number ^ number >> 12 ^ number >> 24) & 4095 }
+  /// - Parameter bits: of an address within its region.
+  init(bits: UInt64) { self.bits = bits }
 
-  mutating func insert(_ number: UInt64) {
-    let bit = Self.hash(number)
-    words[Int(bit >> 6)] |= 1 << (bit & 63)
+  private func place(_ linear: UInt64) -> UInt64 {
+    let number = linear >> bits
+    return (number ^ number >> 12 ^ number >> 24) & 4095 | (linear >> 63) << 12
   }
 
-  func contains(_ number: UInt64) -> Bool {
-    let bit = Self.hash(number)
-    return words[Int(bit >> 6)] >> (bit & 63) & 1 != 0
+  mutating func insert(_ linear: UInt64) {
+    let place = place(linear)
+    words[Int(place >> 6)] |= 1 << (place & 63)
+  }
+
+  func contains(_ linear: UInt64) -> Bool {
+    let place = place(linear)
+    return words[Int(place >> 6)] >> (place & 63) & 1 != 0
   }
 
   mutating func removeAll() {

@@ -132,17 +132,17 @@ enum TLB {
 
   /// A translation of a page larger than 4 KiB, which any of its addresses invalidates, stands in the TLB.
   static func noteLargePage(_ state: State, _ linear: UInt64, mask: UInt64) {
-    if mask > 0x3F_FFFF { state.context.pointee.spaces.hugeRegions.insert(linear >> 30) }
-    state.context.pointee.spaces.largeRegions.insert(linear >> 21)
+    if mask > 0x3F_FFFF { state.context.pointee.spaces.hugeRegions.insert(linear) }
+    state.context.pointee.spaces.largeRegions.insert(linear)
     // 4 MiB are two regions.
-    if mask == 0x3F_FFFF { state.context.pointee.spaces.largeRegions.insert(linear >> 21 ^ 1) }
+    if mask == 0x3F_FFFF { state.context.pointee.spaces.largeRegions.insert(linear ^ 1 << 21) }
   }
 
   /// Forgets one page in all address spaces, and with it all of a large one.
   static func flush(_ state: State, page linear: UInt64) {
     let context = state.context
-    if context.pointee.spaces.hugeRegions.contains(linear >> 30) { return flush(state) }
-    let isLarge = context.pointee.spaces.largeRegions.contains(linear >> 21)
+    if context.pointee.spaces.hugeRegions.contains(linear) { return flush(state) }
+    let isLarge = context.pointee.spaces.largeRegions.contains(linear)
     if isLarge {
       // Its neighbour, too: it may have been one of 4 MiB.
       let first = index(linear) & ~1023
