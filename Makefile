@@ -68,7 +68,7 @@ bench:
 	@.ci/packages build bench
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory build PRODUCT=vmrun-bench
-	@$(MAKE) --no-print-directory -C guests build/portbench.rom build/first-byte.rom build/boot-sector.img build/virtioblk.rom build/pvh-exit.elf bench build/kernels/cloud-amd64 build/init.cpio debian.img debian-bench.img
+	@$(MAKE) --no-print-directory -C guests build/portbench.rom build/first-byte.rom build/boot-sector.img build/virtioblk.rom build/pvh-exit.elf bench build/kernels/cloud-amd64 build/init.cpio debian.img debian-generic.img debian-bench.img
 	@echo
 	@.build/release/vmrun-bench $(BINARY) guests/build $(BENCH)
 

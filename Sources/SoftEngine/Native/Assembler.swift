@@ -73,6 +73,9 @@ enum HostCondition {
 struct Assembler {
   private(set) var bytes: [UInt8] = []
 
+  /// - Parameter capacity: bytes for which there is room from the start.
+  init(capacity: Int = 0) { bytes.reserveCapacity(capacity) }
+
   var count: Int { bytes.count }
 
   /// INT3.
@@ -113,50 +116,56 @@ struct Assembler {
 
   private mutating func operand(_ reg: UInt8, _ rm: HostRegister) { bytes.append(0xC0 | (reg & 7) << 3 | rm.low) }
 
-  private mutating func memory(_ opcode: [UInt8], size: Int, _ reg: UInt8, _ address: HostAddress, byte: UInt8 = 0) {
+  /// One byte, or two of which the first is 0Fh.
+  private mutating func code(_ opcode: UInt16) {
+    if opcode > 0xFF { bytes.append(0x0F) }
+    bytes.append(UInt8(truncatingIfNeeded: opcode))
+  }
+
+  private mutating func memory(_ opcode: UInt16, size: Int, _ reg: UInt8, _ address: HostAddress, byte: UInt8 = 0) {
     prefixes(size: size, reg: reg, rm: address.base.rawValue, byte: byte)
-    bytes += opcode
+    code(opcode)
     operand(reg, address)
   }
 
-  private mutating func registers(_ opcode: [UInt8], size: Int, _ reg: UInt8, _ rm: HostRegister, byte: UInt8 = 0) {
+  private mutating func registers(_ opcode: UInt16, size: Int, _ reg: UInt8, _ rm: HostRegister, byte: UInt8 = 0) {
     prefixes(size: size, reg: reg, rm: rm.rawValue, byte: byte)
-    bytes += opcode
+    code(opcode)
     operand(reg, rm)
   }
 
   /// Loads, zero-extended to 64 bits.
   mutating func load(_ to: HostRegister, _ from: HostAddress, size: Int = 8) {
     switch size {
-    case 1: memory([0x0F, 0xB6], size: 4, to.rawValue, from)
-    case 2: memory([0x0F, 0xB7], size: 4, to.rawValue, from)
-    default: memory([0x8B], size: size, to.rawValue, from)
+    case 1: memory(0x0FB6, size: 4, to.rawValue, from)
+    case 2: memory(0x0FB7, size: 4, to.rawValue, from)
+    default: memory(0x8B, size: size, to.rawValue, from)
     }
   }
 
   /// Loads, sign-extended to 64 bits.
   mutating func loadSigned(_ to: HostRegister, _ from: HostAddress, size: Int) {
     switch size {
-    case 1: memory([0x0F, 0xBE], size: 8, to.rawValue, from)
-    case 2: memory([0x0F, 0xBF], size: 8, to.rawValue, from)
-    default: memory([0x63], size: 8, to.rawValue, from)
+    case 1: memory(0x0FBE, size: 8, to.rawValue, from)
+    case 2: memory(0x0FBF, size: 8, to.rawValue, from)
+    default: memory(0x63, size: 8, to.rawValue, from)
     }
   }
 
   mutating func store(_ from: HostRegister, _ to: HostAddress, size: Int = 8) {
-    memory([size == 1 ? 0x88 : 0x89], size: size, from.rawValue, to, byte: size == 1 ? from.rawValue : 0)
+    memory(size == 1 ? 0x88 : 0x89, size: size, from.rawValue, to, byte: size == 1 ? from.rawValue : 0)
   }
 
   /// Stores a 32-bit immediate, sign-extended to 8 bytes.
   mutating func store(immediate: Int32, _ to: HostAddress, size: Int = 8) {
-    memory([0xC7], size: size, 0, to)
+    memory(0xC7, size: size, 0, to)
     doubleword(immediate)
   }
 
   /// Of 1 or 2 bytes it leaves the others of the register.
   mutating func move(_ to: HostRegister, _ from: HostRegister, size: Int = 8) {
     let byte = size == 1 ? max(to.rawValue, from.rawValue) : 0
-    registers([size == 1 ? 0x8A : 0x8B], size: size, to.rawValue, from, byte: byte)
+    registers(size == 1 ? 0x8A : 0x8B, size: size, to.rawValue, from, byte: byte)
   }
 
   /// Always of 10 bytes.
@@ -172,7 +181,7 @@ struct Assembler {
       bytes.append(0xB8 | to.low)
       doubleword(Int32(truncatingIfNeeded: immediate))
     } else if let signed = Int32(exactly: Int64(bitPattern: immediate)) {
-      registers([0xC7], size: 8, 0, to)
+      registers(0xC7, size: 8, 0, to)
       doubleword(signed)
     } else {
       move(to, quadword: immediate)
@@ -191,106 +200,106 @@ struct Assembler {
   mutating func extend(_ to: HostRegister, _ from: HostRegister, signed: Bool, from width: Int, to size: Int) {
     switch width {
     case 1:
-      registers([0x0F, signed ? 0xBE : 0xB6], size: size, to.rawValue, from, byte: from.rawValue)
-    case 2: registers([0x0F, signed ? 0xBF : 0xB7], size: size, to.rawValue, from)
-    default: registers([signed ? 0x63 : 0x8B], size: signed ? size : 4, to.rawValue, from)
+      registers(signed ? 0x0FBE : 0x0FB6, size: size, to.rawValue, from, byte: from.rawValue)
+    case 2: registers(signed ? 0x0FBF : 0x0FB7, size: size, to.rawValue, from)
+    default: registers(signed ? 0x63 : 0x8B, size: signed ? size : 4, to.rawValue, from)
     }
   }
 
   mutating func calculate(_ operation: HostOperation, _ to: HostRegister, _ from: HostRegister, size: Int = 8) {
     let byte = size == 1 ? max(to.rawValue, from.rawValue) : 0
-    registers([operation.rawValue << 3 | (size == 1 ? 2 : 3)], size: size, to.rawValue, from, byte: byte)
+    registers(UInt16(operation.rawValue << 3 | (size == 1 ? 2 : 3)), size: size, to.rawValue, from, byte: byte)
   }
 
   mutating func calculate(_ operation: HostOperation, _ to: HostRegister, _ from: HostAddress, size: Int = 8) {
-    memory([operation.rawValue << 3 | 3], size: size, to.rawValue, from)
+    memory(UInt16(operation.rawValue << 3 | 3), size: size, to.rawValue, from)
   }
 
   /// With an immediate of 32 bits, sign-extended; sizes 4 and 8.
   mutating func calculate(_ operation: HostOperation, _ to: HostRegister, immediate: Int32, size: Int = 8) {
     if let small = Int8(exactly: immediate) {
-      registers([0x83], size: size, operation.rawValue, to)
+      registers(0x83, size: size, operation.rawValue, to)
       bytes.append(UInt8(bitPattern: small))
     } else {
-      registers([0x81], size: size, operation.rawValue, to)
+      registers(0x81, size: size, operation.rawValue, to)
       doubleword(immediate)
     }
   }
 
   /// On memory with an immediate of 8 bits, sign-extended.
   mutating func calculate(_ operation: HostOperation, _ to: HostAddress, immediate: Int8, size: Int = 8) {
-    memory([0x83], size: size, operation.rawValue, to)
+    memory(0x83, size: size, operation.rawValue, to)
     bytes.append(UInt8(bitPattern: immediate))
   }
 
   /// The same with 32 bits.
   mutating func calculate(_ operation: HostOperation, _ to: HostAddress, longImmediate: Int32, size: Int = 8) {
-    memory([0x81], size: size, operation.rawValue, to)
+    memory(0x81, size: size, operation.rawValue, to)
     doubleword(longImmediate)
   }
 
   /// `to` op= `from` in memory; sizes 4 and 8.
   mutating func calculate(_ operation: HostOperation, _ to: HostAddress, _ from: HostRegister, size: Int = 8) {
-    memory([operation.rawValue << 3 | 1], size: size, from.rawValue, to)
+    memory(UInt16(operation.rawValue << 3 | 1), size: size, from.rawValue, to)
   }
 
   mutating func test(_ a: HostRegister, _ b: HostRegister, size: Int = 8) {
     let byte = size == 1 ? max(a.rawValue, b.rawValue) : 0
-    registers([size == 1 ? 0x84 : 0x85], size: size, b.rawValue, a, byte: byte)
+    registers(size == 1 ? 0x84 : 0x85, size: size, b.rawValue, a, byte: byte)
   }
 
   /// The low byte.
   mutating func test(_ register: HostRegister, immediate: UInt8) {
-    registers([0xF6], size: 1, 0, register, byte: register.rawValue)
+    registers(0xF6, size: 1, 0, register, byte: register.rawValue)
     bytes.append(immediate)
   }
 
-  mutating func complement(_ register: HostRegister, size: Int = 8) { registers([0xF7], size: size, 2, register) }
+  mutating func complement(_ register: HostRegister, size: Int = 8) { registers(0xF7, size: size, 2, register) }
 
   /// BSWAP; sizes 4 and 8.
   mutating func swapBytes(_ register: HostRegister, size: Int) {
     prefixes(size: size, reg: 0, rm: register.rawValue)
-    bytes += [0x0F, 0xC8 | register.low]
+    code(0x0FC8 | UInt16(register.low))
   }
 
   mutating func shift(_ shift: HostShift, _ register: HostRegister, by count: UInt8, size: Int = 8) {
-    registers([0xC1], size: size, shift.rawValue, register)
+    registers(0xC1, size: size, shift.rawValue, register)
     bytes.append(count)
   }
 
   /// SHRD by one bit, which is bit 0 of `from`.
   mutating func shiftRightOnce(_ to: HostRegister, from: HostRegister) {
-    registers([0x0F, 0xAC], size: 8, from.rawValue, to)
+    registers(0x0FAC, size: 8, from.rawValue, to)
     bytes.append(1)
   }
 
   mutating func rotate(_ rotation: HostRotation, _ register: HostRegister, by count: UInt8, size: Int) {
-    registers([0xC1], size: size, rotation.rawValue, register)
+    registers(0xC1, size: size, rotation.rawValue, register)
     bytes.append(count)
   }
 
   /// By CL.
   mutating func shiftByCL(_ shift: HostShift, _ register: HostRegister, size: Int) {
-    registers([size == 1 ? 0xD2 : 0xD3], size: size, shift.rawValue, register, byte: size == 1 ? register.rawValue : 0)
+    registers(size == 1 ? 0xD2 : 0xD3, size: size, shift.rawValue, register, byte: size == 1 ? register.rawValue : 0)
   }
 
   /// IMUL of two registers.
   mutating func multiply(_ to: HostRegister, _ from: HostRegister, size: Int) {
-    registers([0x0F, 0xAF], size: size, to.rawValue, from)
+    registers(0x0FAF, size: size, to.rawValue, from)
   }
 
   /// MUL and DIV: RDX:RAX becomes the product with RAX, or the remainder and the quotient.
-  mutating func multiplyWide(by register: HostRegister, size: Int) { registers([0xF7], size: size, 4, register) }
-  mutating func divideWide(by register: HostRegister, size: Int) { registers([0xF7], size: size, 6, register) }
+  mutating func multiplyWide(by register: HostRegister, size: Int) { registers(0xF7, size: size, 4, register) }
+  mutating func divideWide(by register: HostRegister, size: Int) { registers(0xF7, size: size, 6, register) }
 
-  mutating func negate(_ register: HostRegister, size: Int) { registers([0xF7], size: size, 3, register) }
+  mutating func negate(_ register: HostRegister, size: Int) { registers(0xF7, size: size, 3, register) }
 
   /// All bits of the register become CF.
-  mutating func spreadCarry(_ register: HostRegister) { registers([0x1B], size: 8, register.rawValue, register) }
+  mutating func spreadCarry(_ register: HostRegister) { registers(0x1B, size: 8, register.rawValue, register) }
 
   /// LEA of base + displacement, cut to `size`, 4 or 8.
   mutating func loadAddress(_ to: HostRegister, _ base: HostRegister, _ displacement: Int32, size: Int = 8) {
-    memory([0x8D], size: size, to.rawValue, HostAddress(base, displacement))
+    memory(0x8D, size: size, to.rawValue, HostAddress(base, displacement))
   }
 
   /// LEA of base + index << scale + displacement, cut to `size`, 4 or 8. The base may be missing.
@@ -303,7 +312,9 @@ struct Assembler {
     let isBare = displacement == 0 && base?.low != HostRegister.rbp.low
     let small = Int8(exactly: displacement)
     let mode: UInt8 = base == nil || isBare ? 0 : small != nil ? 0x40 : 0x80
-    bytes += [0x8D, mode | 0x04 | to.low << 3, (scale & 3) << 6 | index.low << 3 | (base?.low ?? 5)]
+    code(0x8D)
+    bytes.append(mode | 0x04 | to.low << 3)
+    bytes.append((scale & 3) << 6 | index.low << 3 | (base?.low ?? 5))
     if base == nil || mode == 0x80 {
       doubleword(displacement)
     } else if mode == 0x40 {
@@ -314,7 +325,7 @@ struct Assembler {
   /// Loads or stores at base + index.
   mutating func loadIndexed(_ to: HostRegister, _ base: HostRegister, _ index: HostRegister, size: Int) {
     prefixes(size: size == 8 ? 8 : 4, reg: to.rawValue, rm: base.rawValue, index: index.rawValue)
-    bytes += size == 1 ? [0x0F, 0xB6] : size == 2 ? [0x0F, 0xB7] : [0x8B]
+    code(size == 1 ? 0x0FB6 : size == 2 ? 0x0FB7 : 0x8B)
     bytes.append(0x04 | to.low << 3)
     bytes.append(index.low << 3 | base.low)
   }
@@ -330,14 +341,14 @@ struct Assembler {
   mutating func loadVector(_ from: HostAddress, size: Int) {
     if size == 8 {
       bytes.append(0xF3)
-      memory([0x0F, 0x7E], size: 4, 0, from)
+      memory(0x0F7E, size: 4, 0, from)
     } else {
-      memory([0x0F, size == 4 ? 0x6E : 0x10], size: 2, 0, from)
+      memory(size == 4 ? 0x0F6E : 0x0F10, size: 2, 0, from)
     }
   }
 
   mutating func storeVector(_ to: HostAddress, size: Int) {
-    memory([0x0F, size == 4 ? 0x7E : size == 8 ? 0xD6 : 0x11], size: 2, 0, to)
+    memory(size == 4 ? 0x0F7E : size == 8 ? 0x0FD6 : 0x0F11, size: 2, 0, to)
   }
 
   /// An instruction of XMM0 and memory that a pattern has behind its length, with the displacement in its last four bytes.
@@ -347,17 +358,17 @@ struct Assembler {
   }
 
   /// PMOVMSKB of XMM0.
-  mutating func moveMask(_ to: HostRegister) { registers([0x0F, 0xD7], size: 2, to.rawValue, .rax) }
+  mutating func moveMask(_ to: HostRegister) { registers(0x0FD7, size: 2, to.rawValue, .rax) }
 
   mutating func set(_ condition: UInt8, _ register: HostRegister) {
-    registers([0x0F, 0x90 | condition], size: 1, 0, register, byte: register.rawValue)
+    registers(0x0F90 | UInt16(condition), size: 1, 0, register, byte: register.rawValue)
   }
 
-  mutating func set(_ condition: UInt8, _ to: HostAddress) { memory([0x0F, 0x90 | condition], size: 1, 0, to) }
+  mutating func set(_ condition: UInt8, _ to: HostAddress) { memory(0x0F90 | UInt16(condition), size: 1, 0, to) }
 
   /// Sizes 2, 4 and 8.
   mutating func moveIf(_ condition: UInt8, _ to: HostRegister, _ from: HostRegister, size: Int) {
-    registers([0x0F, 0x40 | condition], size: size, to.rawValue, from)
+    registers(0x0F40 | UInt16(condition), size: size, to.rawValue, from)
   }
 
   /// SF, ZF, AF, PF and CF from AH.
@@ -375,9 +386,9 @@ struct Assembler {
 
   mutating func ret() { bytes.append(0xC3) }
 
-  mutating func jump(to register: HostRegister) { registers([0xFF], size: 4, 4, register) }
+  mutating func jump(to register: HostRegister) { registers(0xFF, size: 4, 4, register) }
 
-  mutating func jump(through address: HostAddress) { memory([0xFF], size: 4, 4, address) }
+  mutating func jump(through address: HostAddress) { memory(0xFF, size: 4, 4, address) }
 
   // Targets of direct jumps are distances from where `bytes` begins.
 
@@ -392,25 +403,28 @@ struct Assembler {
   }
 
   mutating func jump(if condition: UInt8, to target: Int) {
-    bytes += [0x0F, 0x80 | condition]
+    code(0x0F80 | UInt16(condition))
     distance(to: target)
   }
 
   /// Through a pointer that stands at `target`.
   mutating func jump(throughPointerAt target: Int) {
-    bytes += [0xFF, 0x25]
+    code(0xFF)
+    bytes.append(0x25)
     distance(to: target)
   }
 
   mutating func call(throughPointerAt target: Int) {
-    bytes += [0xFF, 0x15]
+    code(0xFF)
+    bytes.append(0x15)
     distance(to: target)
   }
 
   /// LEA of a distance from where `bytes` begins.
   mutating func loadAddress(_ to: HostRegister, relative target: Int) {
     prefixes(size: 8, reg: to.rawValue, rm: 0)
-    bytes += [0x8D, 0x05 | to.low << 3]
+    code(0x8D)
+    bytes.append(0x05 | to.low << 3)
     distance(to: target)
   }
 
@@ -424,9 +438,8 @@ struct Assembler {
   /// A conditional jump, or with nil another, to where `land` will be. `aligned`: its distance stands at a multiple of
   /// 4 bytes, so that it can be changed later.
   mutating func skip(if condition: UInt8?, aligned: Bool = false) -> Int {
-    let opcode: [UInt8] = condition.map { [0x0F, 0x80 | $0] } ?? [0xE9]
-    if aligned { align(-opcode.count) }
-    bytes += opcode
+    if aligned { align(condition == nil ? -1 : -2) }
+    code(condition.map { 0x0F80 | UInt16($0) } ?? 0xE9)
     doubleword(0)
     return count
   }

@@ -11,6 +11,9 @@ private func translate(_ state: State) -> Bool {
   guard let block = currentBlock(state), block.pointee.native == Block.notTranslated,
     let code = state.context.pointee.native
   else { return false }
+  // The runtime's own calculations may set flags of MXCSR, which are not the guest's.
+  soft_leave_guest(state)
+  defer { soft_enter_guest(state) }
   if Translator.translate(block, code, state) { return true }
   // The outer loop makes room.
   if code.isFull { soft_request_attention(state, Attention.code) }

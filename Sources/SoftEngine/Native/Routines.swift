@@ -39,15 +39,32 @@ enum NativeState {
 /// it is not flat, the segment's place in the state in R9. One of a vector has the vector register's address in RDX. An
 /// operation has its operands in RAX and RCX, and its result
 /// in RAX; those of `binary` leave the guest's arithmetic flags in the host's, too.
-struct Routines {
-  struct Sized<Key: Hashable>: Hashable {
-    let key: Key
-    let size: Int
+// Safety: the vCPU's thread alone uses it.
+final class Routines {
+  /// Routines for operands of 1, 2, 4 and 8 bytes, of up to eight kinds.
+  struct Table {
+    private var places = InlineArray<32, Int>(repeating: 0)
+
+    /// Nil: there is none.
+    subscript(_ kind: Int, _ size: Int) -> Int? {
+      get {
+        let place = places[Self.index(kind, size)]
+        return place == 0 ? nil : place
+      }
+      set { places[Self.index(kind, size)] = newValue ?? 0 }
+    }
+
+    private static func index(_ kind: Int, _ size: Int) -> Int { (kind & 7) << 2 | size.trailingZeroBitCount & 3 }
+
+    subscript(_ access: Template.Access) -> Int? {
+      get { self[access.isFlat ? 1 : 0, access.size] }
+      set { self[access.isFlat ? 1 : 0, access.size] = newValue }
+    }
   }
 
-  private(set) var load: [Template.Access: Int] = [:]
-  private(set) var loadForWrite: [Template.Access: Int] = [:]
-  private(set) var store: [Template.Access: Int] = [:]
+  private(set) var load = Table()
+  private(set) var loadForWrite = Table()
+  private(set) var store = Table()
   private(set) var loadVector: [Template.VectorAccess: Int] = [:]
   private(set) var storeVector: [Template.VectorAccess: Int] = [:]
   private(set) var push = 0
@@ -58,10 +75,12 @@ struct Routines {
   /// the address of the lowest in RAX and that of the host in R8.
   private(set) var below = 0
   private(set) var above = 0
-  private(set) var binary: [Sized<Template.BinaryKind>: Int] = [:]
-  private(set) var withCarry: [Sized<Template.CarryKind>: Int] = [:]
-  private(set) var step: [Sized<Int32>: Int] = [:]
-  private(set) var shift: [Sized<HostShift>: Int] = [:]
+  /// By the kind's number.
+  private(set) var binary = Table()
+  private(set) var withCarry = Table()
+  /// By what is added, 1 or -1.
+  private(set) var step = Table()
+  private(set) var shift = Table()
   /// Gives the host the guest's arithmetic flags but AF.
   private(set) var flags = 0
   /// Finds the block at RIP, which is in RAX: RCX becomes its entry in the jump cache. Goes to `softFindBlock` if it
@@ -132,11 +151,11 @@ struct Routines {
         }
       }
       for kind in Template.BinaryKind.allCases {
-        binary[Sized(key: kind, size: size)] = start + a.count
+        binary[kind.rawValue, size] = start + a.count
         a.binary(kind, size: size)
       }
       for kind in [HostShift.shl, .shr, .sar] {
-        shift[Sized(key: kind, size: size)] = start + a.count
+        shift[Int(kind.rawValue), size] = start + a.count
         a.shiftAndSetFlags(kind, size: size)
       }
     }
@@ -184,11 +203,11 @@ struct Routines {
     a.findStack(write: false)
     for size in [4, 8] {
       for kind in Template.CarryKind.allCases {
-        withCarry[Sized(key: kind, size: size)] = start + a.count
+        withCarry[kind.rawValue, size] = start + a.count
         a.withCarry(kind, size: size)
       }
       for change in [1, -1] as [Int32] {
-        step[Sized(key: change, size: size)] = start + a.count
+        step[Int(change), size] = start + a.count
         a.step(by: change, size: size)
       }
     }

@@ -63,11 +63,11 @@ enum Template {
     var writes: Bool { self != .cmp && self != .test }
   }
 
-  enum CarryKind: CaseIterable { case add, subtract }
+  enum CarryKind: Int, CaseIterable { case add, subtract }
 
   /// Of a micro-operation; nil: its handler is called.
   static func of(_ op: soft_op) -> Template? {
-    guard let template = table[address(op.handler)] else { return nil }
+    guard let template = table.find(address(op.handler)) else { return nil }
     switch template {
     // By CL, which may be 0 and leave the flags alone.
     case .shift(_, let size), .rotate(_, let size):
@@ -97,11 +97,39 @@ enum Template {
     [handlers.0, handlers.1, handlers.2, handlers.3]
   }
 
-  private static let table: [UInt: Template] = makeTable()
+  private static let table = makeTable()
 
-  private static func makeTable() -> [UInt: Template] {
-    var table: [UInt: Template] = [:]
-    func add(_ handler: soft_handler, _ template: Template) { table[address(handler)] = template }
+  /// By the handler's address. Asked for each operation that is translated, so its hash is cheap.
+  private struct Table: Sendable {
+    private static let bits: UInt = 10
+    private var keys = [UInt](repeating: 0, count: 1 << Int(bits))
+    private var templates = [Template](repeating: .nothing, count: 1 << Int(bits))
+
+    private static func home(_ address: UInt) -> Int {
+      // 2^64 divided by the golden ratio.
+      Int(truncatingIfNeeded: (address &* 0x9E37_79B9_7F4A_7C15) &>> (64 &- bits))
+    }
+
+    func find(_ address: UInt) -> Template? {
+      var place = Self.home(address)
+      while keys[place] != address {
+        if keys[place] == 0 { return nil }
+        place = (place &+ 1) & (keys.count &- 1)
+      }
+      return templates[place]
+    }
+
+    /// At most as many as leave a place free.
+    mutating func add(_ address: UInt, _ template: Template) {
+      var place = Self.home(address)
+      while keys[place] != 0, keys[place] != address { place = (place &+ 1) & (keys.count &- 1) }
+      (keys[place], templates[place]) = (address, template)
+    }
+  }
+
+  private static func makeTable() -> Table {
+    var table = Table()
+    func add(_ handler: soft_handler, _ template: Template) { table.add(address(handler), template) }
     func add(_ handlers: SizedHandlers, _ template: (Int) -> Template) {
       for (handler, size) in zip(list(handlers.handlers), sizes) { add(handler, template(size)) }
     }

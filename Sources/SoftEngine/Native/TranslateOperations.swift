@@ -121,7 +121,7 @@ extension Translator {
       }
       fetch(.rcx, op.dst, size: size)
       a.move(.rax, immediate: 0)
-      call(routines.binary[.init(key: .sub, size: size)])
+      call(routines.binary[Template.BinaryKind.sub.rawValue, size])
       flagsAreInHost = true
       setRegister(op.dst, size: size)
     case .byteSwap(let size):
@@ -135,7 +135,7 @@ extension Translator {
         return written(op.dst)
       }
       fetch(.rax, op.dst, size: size)
-      call(routines.step[.init(key: amount, size: size)])
+      call(routines.step[Int(amount), size])
       flagsAreInHost = false
       setRegister(op.dst, size: size)
     case .complement(let size):
@@ -376,7 +376,7 @@ extension Translator {
     flagsAreInHost = true
     if size >= 4, RegisterCache.holds(op.dst), emitLogic(op, kind, size, immediate) { return }
     fetchOperands(op, size: size, immediate)
-    call(routines.binary[.init(key: kind, size: size)])
+    call(routines.binary[kind.rawValue, size])
     if kind.writes { setRegister(op.dst, size: size) }
   }
 
@@ -520,7 +520,7 @@ extension Translator {
     }
     fetch(.rax, op.dst, size: size)
     a.move(.rcx, immediate: UInt64(count))
-    call(routines.shift[.init(key: kind, size: size)])
+    call(routines.shift[Int(kind.rawValue), size])
     flagsAreInHost = false
     setRegister(op.dst, size: size)
   }
@@ -562,7 +562,7 @@ extension Translator {
     defer { flagsAreInHost = false }
     guard flagsAreDead(after: index), RegisterCache.holds(op.dst) else {
       fetchOperands(op, size: size, immediate)
-      call(routines.withCarry[.init(key: kind, size: size)])
+      call(routines.withCarry[kind.rawValue, size])
       return setRegister(op.dst, size: size)
     }
     fetchSource(op, size: size, immediate)

@@ -5,7 +5,7 @@ import CSoftCPU
 /// temporaries, which it has where a handler may need them: so any of them may fault, wait for a device or be executed
 /// anew.
 struct Translator {
-  var a = Assembler()
+  var a: Assembler
   /// What the host's registers hold of the guest's.
   var cache = RegisterCache()
   /// Where the block will stand in the code: what is always executed, what is before it, and what rarely is executed.
@@ -67,14 +67,9 @@ struct Translator {
     let operations = block.operations
     self.operations = operations
     count = block.pointee.operationCount
+    a = Assembler(capacity: 32 * count)
     templates = (0..<count).map { Template.of(operations[$0]) }
     flagsDistances = Array(repeating: 0, count: count)
-    for index in 0..<count {
-      switch templates[index] {
-      case .rotate: if !flagsAreDead(after: index) { templates[index] = nil }
-      default: break
-      }
-    }
   }
 
   /// Translates a block that is being entered, whose operations lead into the code from then on; false: it stays as it
@@ -87,6 +82,9 @@ struct Translator {
   }
 
   private mutating func translate(_ block: UnsafeMutablePointer<Block>, _ code: NativeCode) -> Bool {
+    for index in 0..<count {
+      if case .rotate = templates[index], !flagsAreDead(after: index) { templates[index] = nil }
+    }
     // Where handlers do most of the work, going in and out only costs.
     guard templates.count(where: { $0 != nil }) * 2 > count else { return false }
     let entries = UnsafeMutablePointer<NativeEntry>.allocate(capacity: count + 1)
