@@ -37,9 +37,8 @@ enum NativeState {
 ///
 /// A memory access has its linear address, or its offset in the segment, in RAX, the value to be stored in RDX and, if
 /// it is not flat, the segment's place in the state in R9. One of a vector has the vector register's address in RDX. An
-/// operation has its operands in RAX and RCX, and its result
-/// in RAX; those of `binary` leave the guest's arithmetic flags in the host's, too.
-// Safety: the vCPU's thread alone uses it.
+/// operation has its operands in RAX and RCX, and its result in RAX; those of `binary` leave the guest's arithmetic flags in
+/// the host's, too.
 final class Routines {
   /// Routines for operands of 1, 2, 4 and 8 bytes, of up to eight kinds.
   struct Table {
@@ -231,10 +230,9 @@ extension Assembler {
     fault: (inout Assembler) -> Void, hit: (inout Assembler) -> Void
   ) {
     var faults: [Int] = []
-    let last = Int32(access.size - 1)
     if !access.isFlat {
       calculate(.add, .r9, .rdi)
-      loadAddress(.r8, .rax, last)
+      loadAddress(.r8, .rax, Int32(access.size - 1))
       calculate(.cmp, .rax, HostAddress(.r9, write ? soft_write_low_offset : soft_read_low_offset))
       faults.append(skip(if: HostCondition.below))
       calculate(.cmp, .r8, HostAddress(.r9, write ? soft_write_high_offset : soft_read_high_offset))
@@ -244,18 +242,7 @@ extension Assembler {
       calculate(.add, .rax, HostAddress(.r9, soft_linear_base_offset))
       calculate(.and, .rax, NativeState.linearMask)
     }
-    let start = count
-    loadAddress(.r8, .rax, last)
-    compareTag(write: write)
-    let missed = skip(if: HostCondition.notEqual)
-    load(.r8, HostAddress(.rcx, soft_addend_offset))
-    hit(&self)
-    ret()
-    land(missed)
-    move(.rcx, immediate: UInt64(access.size))
-    call(fill)
-    jump(if: HostCondition.notEqual, to: start)
-    miss(&self)
+    permitted(access.size, write: write, fill: fill, hit: hit, otherwise: miss)
     guard !faults.isEmpty else { return }
     for skip in faults { land(skip) }
     fault(&self)
@@ -266,26 +253,40 @@ extension Assembler {
     _ access: Template.VectorAccess, write: Bool, fill: Int, miss: (inout Assembler) -> Void,
     hit: (inout Assembler) -> Void
   ) {
-    let start = count
     var misaligned: Int?
     if access.isAligned {
       test(.rax, immediate: 15)
       misaligned = skip(if: HostCondition.notEqual)
     }
-    loadAddress(.r8, .rax, Int32(access.size - 1))
+    permitted(access.size, write: write, fill: fill) { a in
+      a.calculate(.add, .r8, .rax)
+      hit(&a)
+    } otherwise: { a in
+      if let misaligned {
+        a.land(misaligned)
+        a.store(.rax, NativeState.linear)
+      }
+      miss(&a)
+    }
+  }
+
+  /// Looks up so many bytes at RAX, which the TLB is made to permit if it can; `hit` finds in R8 what makes RAX a host
+  /// address.
+  private mutating func permitted(
+    _ size: Int, write: Bool, fill: Int, hit: (inout Assembler) -> Void, otherwise: (inout Assembler) -> Void
+  ) {
+    let start = count
+    loadAddress(.r8, .rax, Int32(size - 1))
     compareTag(write: write)
     let missed = skip(if: HostCondition.notEqual)
     load(.r8, HostAddress(.rcx, soft_addend_offset))
-    calculate(.add, .r8, .rax)
     hit(&self)
     ret()
     land(missed)
-    move(.rcx, immediate: UInt64(access.size))
+    move(.rcx, immediate: UInt64(size))
     call(fill)
     jump(if: HostCondition.notEqual, to: start)
-    if let misaligned { land(misaligned) }
-    store(.rax, NativeState.linear)
-    miss(&self)
+    otherwise(&self)
   }
 
   /// Has the TLB permit an access of RCX bytes at RAX; not equal: it does. All else that the access needs stays.
