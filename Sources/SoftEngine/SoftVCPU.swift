@@ -241,6 +241,8 @@ public final class SoftVCPU: VCPU, @unchecked Sendable {
     context.pointee.resumption = nil
     state.pointee.leave = LeaveReason.dispatch
     state.pointee.device_next = 0
+    // As `executeSingle` does it.
+    if single != nil { soft_request_attention(state, Attention.code) }
     interpret(state, from: op)
     if single != nil { finishSingle() }
   }

@@ -62,6 +62,8 @@ extension UnsafeMutablePointer where Pointee == soft_cpu {
       if breakpoint.kind == .execution { executing = 1 } else { stepping = 1 }
     }
     if executing != pointee.code_breakpoints || executing != 0 { TLB.flushAllJumps(self) }
+    // The next block is the outer loop's to enter, which executes it one instruction at a time.
+    if stepping != 0 { soft_request_attention(self, Attention.code) }
     pointee.data_breakpoints = stepping
     pointee.code_breakpoints = executing
     TLB.select(self)
