@@ -205,23 +205,26 @@ import X86
     let processor = Processor(translateAfter: hot)
     // MOV DR0, RBX; MOV DR7, RCX; JMP to the next page
     let first: [UInt8] = [0x0F, 0x23, 0xC3, 0x0F, 0x23, 0xF9, 0xE9, 0xF5, 0x0F, 0, 0]
-    // INC RAX; MOV RDX, [RSI]; INC RAX; HLT
-    let second: [UInt8] = [0x48, 0xFF, 0xC0, 0x48, 0x8B, 0x16, 0x48, 0xFF, 0xC0, 0xF4]
+    // INC RAX; DEC EDI; JNZ to the JMP; MOV RDX, [RSI]; INC RAX; HLT
+    let second: [UInt8] = [
+      0x48, 0xFF, 0xC0, 0xFF, 0xCF, 0x0F, 0x85, 0xFB, 0xEF, 0xFF, 0xFF, 0x48, 0x8B, 0x16, 0x48, 0xFF, 0xC0, 0xF4,
+    ]
     processor.code.copyMemory(from: first, byteCount: first.count)
     (processor.code + 0x1000).copyMemory(from: second, byteCount: second.count)
     // DR0 and DR7, and how often RAX was incremented where the debug exception, for which there is no handler, came:
-    // none is enabled, at the first instruction, at the second, of 8 bytes read or written.
+    // none is enabled, at INC, at MOV after three rounds, of 8 bytes read or written.
     let cases: [(UInt64, UInt64, UInt64)] = [
-      (0, 0x400, 2), (Self.code + 0x1000, 0x402, 0), (0, 0x400, 2), (Self.code + 0x1003, 0x402, 1), (0, 0x400, 2),
-      (Self.data, 0xB_0402, 1), (0, 0x400, 2),
+      (0, 0x400, 4), (Self.code + 0x1000, 0x402, 0), (0, 0x400, 4), (Self.code + 0x100B, 0x402, 3), (0, 0x400, 4),
+      (Self.data, 0xB_0402, 3), (0, 0x400, 4),
     ]
     for (address, control, count) in cases {
       var registers = [UInt64](repeating: 0, count: 16)
       registers[Int(General.rbx)] = address
       registers[Int(General.rcx)] = control
       registers[Int(General.rsi)] = Self.data
+      registers[Int(General.rdi)] = 3
       let end = try processor.run(at: 0, registers: registers, flags: 0)
-      #expect((end == "halt") == (count == 2), "\(address) \(control): \(end)")
+      #expect((end == "halt") == (count == 4), "\(address) \(control): \(end)")
       #expect(processor.registers[0] == count, "\(address) \(control): \(end)")
     }
   }
