@@ -167,9 +167,12 @@ public final class KVMVCPU: VCPU, @unchecked Sendable {
 
   public func begin(at start: StartState) throws(EngineFailure) {
     guard start != .resetVector else { return }
-    var current = try InterpretedState(vcpu: fd.raw)
-    var state = current.state
+    var registers = powerOn.registers
+    var state = ProcessorState()
+    registers.read(into: &state)
+    let old = state
     state.begin(at: start)
-    try current.apply(state, to: fd.raw)
+    registers.change(from: old, to: state)
+    try registers.write(vcpu: fd.raw)
   }
 }

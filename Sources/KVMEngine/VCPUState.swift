@@ -3,8 +3,7 @@ import Engines
 
 /// Everything a machine reset puts back: a vCPU's state as KVM created it.
 struct VCPUState {
-  private var registers = kvm_regs()
-  private var system = kvm_sregs()
+  let registers: KVMRegisters
   private var fpu = kvm_fpu()
   private var debug = kvm_debugregs()
   private var extended: kvm_xcrs?
@@ -17,8 +16,7 @@ struct VCPUState {
   private static let kept: [UInt32] = [0x10]
 
   init(vcpu: CInt, msrs indices: [UInt32]) throws(EngineFailure) {
-    try KVMMachine.check("KVM_GET_REGS", ckvm_get_regs(vcpu, &registers))
-    try KVMMachine.check("KVM_GET_SREGS", ckvm_get_sregs(vcpu, &system))
+    registers = try KVMRegisters(vcpu: vcpu)
     try KVMMachine.check("KVM_GET_FPU", ckvm_get_fpu(vcpu, &fpu))
     try KVMMachine.check("KVM_GET_DEBUGREGS", ckvm_get_debugregs(vcpu, &debug))
     var xcrs = kvm_xcrs()
@@ -32,8 +30,7 @@ struct VCPUState {
   func restore(vcpu: CInt) throws(EngineFailure) {
     var copy = self
     // The APIC base in the system registers enables the local APIC before its own state is set.
-    try KVMMachine.check("KVM_SET_SREGS", ckvm_set_sregs(vcpu, &copy.system))
-    try KVMMachine.check("KVM_SET_REGS", ckvm_set_regs(vcpu, &copy.registers))
+    try registers.write(vcpu: vcpu)
     try KVMMachine.check("KVM_SET_FPU", ckvm_set_fpu(vcpu, &copy.fpu))
     if var extended = copy.extended { try KVMMachine.check("KVM_SET_XCRS", ckvm_set_xcrs(vcpu, &extended)) }
     Self.write(vcpu, msrs)

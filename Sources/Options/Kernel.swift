@@ -5,7 +5,7 @@ extension VMRunCommand {
   /// What `--kernel`, `--initrd` and `--append` say; nil: none of them is there.
   func boot() throws(UsageError) -> BootSpec? {
     guard let path = kernel.kernel else {
-      if machine.mode == .pv { return try diskBoot() }
+      if try mode() == .pv { return try diskBoot() }
       let given = [("--initrd", !kernel.initrd.isEmpty), ("--append", kernel.append != nil)].first { $0.1 }
       if let given { throw UsageError("\(given.0) goes with --kernel: give the kernel, too") }
       guard kernel.entry == nil else {
@@ -37,7 +37,7 @@ extension VMRunCommand {
       throw UsageError("--list-entries: lists a disk's boot configuration; leave it out, or --kernel")
     }
     guard !images.isEmpty || !disks.disk.isEmpty else { throw UsageError("--list-entries: give the disk image") }
-    return MachineSpec(mode: .pv, blocks: try blocks(), sandbox: run.sandbox)
+    return MachineSpec(mode: .pv, blocks: try blocks(), sandbox: try sandbox())
   }
 
   /// The kernel that the first disk's boot configuration names.

@@ -99,9 +99,10 @@ extension VMRunCommand {
     if run.sandboxPolicy { return .text(environment.sandboxPolicy()) }
     if run.generateDevicesMan { return .text(environment.registry.manual) }
     if let help = try deviceHelp(environment.registry) { return .text(help) }
+    let logLevel = try logLevel()
     if kernel.listEntries { return .listEntries(try listingSpec()) }
     let spec = try environment.resolve(try machineSpec(registry: environment.registry), environment.registry)
-    guard run.dryRun else { return .run(spec, run.logLevel) }
+    guard run.dryRun else { return .run(spec, logLevel) }
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
     return .text(String(decoding: try encoder.encode(spec), as: UTF8.self))

@@ -30,8 +30,9 @@ extension VMRunCommand {
     let name = images.first ?? disks.disk.first.map { KeyValueList($0).head } ?? disks.cdrom.first ?? ""
     func address(_ index: Int) -> MACAddress { MACAddress(machine: name, index: index) }
     guard !network.net.isEmpty else {
-      let card = NetworkCard.standard(for: machine.mode)
-      guard registry.model(named: card.deviceModel(in: machine.mode)) != nil else { return [] }
+      let mode = try mode()
+      let card = NetworkCard.standard(for: mode)
+      guard registry.model(named: card.deviceModel(in: mode)) != nil else { return [] }
       return [NetworkSpec(id: "net0", endpoint: .user(forwards: []), mac: address(0), isDefault: true)]
     }
     var networks: [NetworkSpec] = []

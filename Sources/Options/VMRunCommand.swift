@@ -43,23 +43,24 @@ public struct VMRunCommand: ParsableCommand {
 
   /// The machine that the user described, with the devices that `--device` names and none of the board's own.
   public func machineSpec(registry: Registry) throws(UsageError) -> MachineSpec {
-    if machine.mode == .pv { try checkWithoutFirmware() }
+    let mode = try mode()
+    if mode == .pv { try checkWithoutFirmware() }
     let isEmpty =
       images.isEmpty && disks.disk.isEmpty && disks.cdrom.isEmpty && disks.firmware == nil && machine.device.isEmpty
       && kernel.kernel == nil
     guard !isEmpty else {
       // The discs of mode pv are not booted.
-      let ways = machine.mode == .pv ? "" : ", 'vmrun --cdrom install.iso'"
+      let ways = mode == .pv ? "" : ", 'vmrun --cdrom install.iso'"
       throw UsageError(
         "no disk image given; try 'vmrun disk.img'\(ways) or 'vmrun --kernel vmlinuz', or 'vmrun --help'")
     }
     var spec = MachineSpec(
-      mode: machine.mode, accelerator: machine.accel, cpus: try cpus(), cpu: try cpu(),
+      mode: mode, accelerator: try accelerator(), cpus: try cpus(), cpu: try cpu(),
       memory: try memory(),
       blocks: try blocks(), characters: try characters(), networks: try networks(registry), vsock: try vsock(),
       reboot: !run.noReboot,
       timeout: try timeout(),
-      sandbox: run.sandbox, screenText: try path("--screen-text", console.screenText), trace: try trace(),
+      sandbox: try sandbox(), screenText: try path("--screen-text", console.screenText), trace: try trace(),
       timing: run.timing)
     if let firmware = try path("--firmware", disks.firmware) { spec.firmware = firmware }
     spec.boot = try boot()
@@ -75,6 +76,20 @@ public struct VMRunCommand: ParsableCommand {
       guard let value else { continue }
       throw UsageError(flag, value, "mode pv has no \(flag == "--screen-text" ? "display" : "firmware"); leave it out")
     }
+  }
+
+  func mode() throws(UsageError) -> Mode { try word("--mode", machine.mode) }
+  private func accelerator() throws(UsageError) -> Accelerator { try word("--accel", machine.accel) }
+  func sandbox() throws(UsageError) -> SandboxLevel { try word("--sandbox", run.sandbox) }
+  func logLevel() throws(UsageError) -> LogLevel { try word("--log-level", run.logLevel) }
+
+  private func word<Word: CaseIterable & RawRepresentable<String>>(
+    _ flag: String, _ value: String
+  ) throws(UsageError) -> Word {
+    guard let word = Word(rawValue: value) else {
+      throw UsageError(flag, value, "must be one of \(Word.allCases.map(\.rawValue).joined(separator: ", "))")
+    }
+    return word
   }
 
   private func cpus() throws(UsageError) -> Int {
@@ -127,7 +142,7 @@ public struct VMRunCommand: ParsableCommand {
         throw UsageError("--trace", text, "write \(known), each once, with commas, and file=PATH for a file")
       }
     }
-    guard machine.accel != .kvm else { throw UsageError("--trace", text, "needs --accel soft; KVM cannot") }
+    guard try accelerator() != .kvm else { throw UsageError("--trace", text, "needs --accel soft; KVM cannot") }
     return TraceSpec(events: events, path: file)
   }
 

@@ -186,8 +186,10 @@ import struct X86.CPUModel
     ("--serial none --serial null a.img", "--serial none: takes no other --serial beside it"),
     (
       "--mode hmv a.img",
-      "the value 'hmv' is invalid for '--mode <mode>'. Please provide one of 'hvm', 'pv' or 'pvhvm'; see 'vmrun --help'"
+      "--mode hmv: must be one of hvm, pv, pvhvm"
     ),
+    ("--accel tcg a.img", "--accel tcg: must be one of kvm, soft, auto"),
+    ("--sandbox none a.img", "--sandbox none: must be one of on, strict, off"),
     ("--memry 1G a.img", "unknown option '--memry'. Did you mean '--memory'? See 'vmrun --help'"),
     ("--frobnicate a.img", "unknown option '--frobnicate'; see 'vmrun --help'"),
     ("--memory", "missing value for '--memory <size>'; see 'vmrun --help'"),
@@ -197,8 +199,7 @@ import struct X86.CPUModel
     ),
     (
       "--log-level loud a.img",
-      "the value 'loud' is invalid for '--log-level <level>'. Please provide one of the following: "
-        + "trace, debug, info, notice, warning, error, critical; see 'vmrun --help'"
+      "--log-level loud: must be one of trace, debug, info, notice, warning, error, critical"
     ),
     (
       "--trace all a.img",
@@ -392,5 +393,10 @@ import struct X86.CPUModel
     }
     #expect(script.contains("screen-text"))
     #expect(script.contains("vmrun --device help"))
+    let words =
+      Mode.allCases.map(\.rawValue) + Accelerator.allCases.map(\.rawValue) + SandboxLevel.allCases.map(\.rawValue)
+      + LogLevel.allCases.map(\.rawValue)
+    let offered = Set(script.split { !$0.isLetter })
+    for word in words { #expect(offered.contains(Substring(word)), "\(word)") }
   }
 }

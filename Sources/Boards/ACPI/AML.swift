@@ -57,6 +57,13 @@ struct AML: Sendable, Equatable {
       bytes = Array(prefix) + path + segments.flatMap { Self.segment($0) }
     }
 
+    /// Letters and the number's last two hexadecimal digits, as in `CP0A`.
+    init(_ letters: String, _ number: Int) {
+      let digits = Array("0123456789ABCDEF".utf8)
+      let two = [digits[number >> 4 & 0xF], digits[number & 0xF]]
+      self.init(stringLiteral: letters + String(decoding: two, as: UTF8.self))
+    }
+
     private static func segment(_ characters: Substring.UTF8View.SubSequence) -> [UInt8] {
       Array((Array(characters) + Array("____".utf8)).prefix(4))
     }

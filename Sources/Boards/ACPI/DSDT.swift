@@ -165,10 +165,6 @@ enum DSDT {
 
   /// Processor objects, not ACPI0007 devices: systems older than ACPI 3.0 know only these.
   private static func processors(_ count: Int) -> [AML] {
-    (0..<max(count, 0)).map { index in
-      let digits = String(index & 0xFF, radix: 16, uppercase: true)
-      let name = "CP" + (digits.count < 2 ? "0" : "") + digits
-      return .processor(.init(stringLiteral: name), id: UInt8(truncatingIfNeeded: index))
-    }
+    (0..<max(count, 0)).map { .processor(.init("CP", $0), id: UInt8(truncatingIfNeeded: $0)) }
   }
 }

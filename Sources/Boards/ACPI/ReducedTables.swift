@@ -148,26 +148,21 @@ struct ReducedACPITables: Sendable {
     ])
   }
 
-  private static func name(_ letter: String, _ number: Int) -> AML.NameString {
-    let digits = String(number & 0xFF, radix: 16, uppercase: true)
-    return AML.NameString(stringLiteral: letter + (digits.count < 2 ? "0" : "") + digits)
-  }
-
   /// A processor device (§8.4), which the MADT's processor UID refers to.
   private static func processor(_ index: Int) -> AML {
-    .device(name("CP", index), [.name("_HID", .string("ACPI0007")), .name("_UID", .integer(UInt64(index)))])
+    .device(.init("CP", index), [.name("_HID", .string("ACPI0007")), .name("_UID", .integer(UInt64(index)))])
   }
 
   private static func serial(_ index: Int, _ port: ACPIMachine.SerialPort) -> AML {
     DSDT.device(
-      name("C", index), .eisaID("PNP0501"), uid: UInt64(index + 1),
+      .init("C", index), .eisaID("PNP0501"), uid: UInt64(index + 1),
       [.io(port.base, count: 8), .edgeInterrupt(UInt32(truncatingIfNeeded: port.irq))])
   }
 
   /// The ID that systems know a virtio-mmio device by.
   private static func virtio(_ slot: ReducedMachine.Slot) -> AML {
     DSDT.device(
-      name("VR", slot.number), .string("LNRO0005"), uid: UInt64(slot.number),
+      .init("VR", slot.number), .string("LNRO0005"), uid: UInt64(slot.number),
       [
         .memory32Fixed(slot.address, size: slot.size),
         .edgeInterrupt(UInt32(truncatingIfNeeded: slot.interrupt)),
