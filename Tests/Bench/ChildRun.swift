@@ -3,7 +3,7 @@ import LinuxSystem
 
 /// A finished run of a command: what it wrote, and when, in nanoseconds from just before it was started.
 struct ChildRun {
-  /// What it wrote to standard output.
+  /// What it wrote to standard output, and to standard error where that was asked for.
   private(set) var text = ""
   /// Its lines, without their ends, and when each end had come.
   private(set) var lines: [(text: String, time: UInt64)] = []
@@ -16,7 +16,7 @@ struct ChildRun {
   private(set) var status: CInt = 0
 
   /// Runs `command` with an empty standard input, at most until it has written `mark` and a second more.
-  init(_ command: [String], until mark: String = "") throws {
+  init(_ command: [String], until mark: String = "", readsErrors: Bool = false) throws {
     let pipe = try Pipe.make()
     let input = Descriptor(owning: pipe.read)
     let output = Descriptor(owning: pipe.write)
@@ -25,7 +25,11 @@ struct ChildRun {
     defer { posix_spawn_file_actions_destroy(&actions) }
     posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
     posix_spawn_file_actions_adddup2(&actions, output.raw, 1)
-    posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0)
+    if readsErrors {
+      posix_spawn_file_actions_adddup2(&actions, output.raw, 2)
+    } else {
+      posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0)
+    }
     var arguments = command.map { strdup($0) } + [nil]
     defer { for argument in arguments { free(argument) } }
 
