@@ -86,7 +86,10 @@ extension VMRunCommand {
       }
       command = parsedCommand
     } catch {
-      guard exitCode(for: error) != .success else { return .text(fullMessage(for: error)) }
+      guard exitCode(for: error) != .success else {
+        let text = fullMessage(for: error)
+        return .text(text.hasPrefix("OVERVIEW:") ? HelpParts.divide(text) : text)
+      }
       let line = oneLine(message(for: error))
       return .failure(.usage, line + (line.hasSuffix("?") ? " See" : "; see") + " 'vmrun --help'")
     }
@@ -96,13 +99,13 @@ extension VMRunCommand {
   }
 
   private func request(in environment: Environment) throws -> Request {
-    if run.sandboxPolicy { return .text(environment.sandboxPolicy()) }
-    if run.generateDevicesMan { return .text(environment.registry.manual) }
+    if sandboxPolicy { return .text(environment.sandboxPolicy()) }
+    if generateDevicesMan { return .text(environment.registry.manual) }
     if let help = try deviceHelp(environment.registry) { return .text(help) }
-    let logLevel = try logLevel()
-    if kernel.listEntries { return .listEntries(try listingSpec()) }
+    let logLevel = try chosenLogLevel()
+    if listEntries { return .listEntries(try listingSpec()) }
     let spec = try environment.resolve(try machineSpec(registry: environment.registry), environment.registry)
-    guard run.dryRun else { return .run(spec, logLevel) }
+    guard dryRun else { return .run(spec, logLevel) }
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
     return .text(String(decoding: try encoder.encode(spec), as: UTF8.self))
@@ -110,7 +113,7 @@ extension VMRunCommand {
 
   /// The text for `--device help` or `--device MODEL,help`.
   private func deviceHelp(_ registry: Registry) throws(UsageError) -> String? {
-    for text in machine.device {
+    for text in device {
       let list = KeyValueList(text)
       if list.head == "help" { return registry.help }
       guard list.items.contains(where: { $0.key == "help" && $0.value == nil }) else { continue }

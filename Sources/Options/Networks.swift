@@ -23,20 +23,20 @@ extension VMRunCommand {
 
   /// What `--net` gives, or the default: one user network where there is a card for it.
   func networks(_ registry: Registry) throws(UsageError) -> [NetworkSpec] {
-    if network.net.contains("none") {
-      guard network.net.count == 1 else { throw UsageError("--net none: takes no other --net beside it") }
+    if net.contains("none") {
+      guard net.count == 1 else { throw UsageError("--net none: takes no other --net beside it") }
       return []
     }
-    let name = images.first ?? disks.disk.first.map { KeyValueList($0).head } ?? disks.cdrom.first ?? ""
+    let name = images.first ?? disk.first.map { KeyValueList($0).head } ?? cdrom.first ?? ""
     func address(_ index: Int) -> MACAddress { MACAddress(machine: name, index: index) }
-    guard !network.net.isEmpty else {
-      let mode = try mode()
+    guard !net.isEmpty else {
+      let mode = try chosenMode()
       let card = NetworkCard.standard(for: mode)
       guard registry.model(named: card.deviceModel(in: mode)) != nil else { return [] }
       return [NetworkSpec(id: "net0", endpoint: .user(forwards: []), mac: address(0), isDefault: true)]
     }
     var networks: [NetworkSpec] = []
-    for text in network.net {
+    for text in net {
       networks.append(try networkSpec(text, id: "net\(networks.count)", mac: address(networks.count)))
     }
     return networks

@@ -1,8 +1,5 @@
 import ArgumentParser
-import DeviceKit
 import MachineModel
-
-import struct X86.CPUModel
 
 /// A command line that cannot be run: the flag, what is wrong with it and what to write instead, in one line.
 public struct UsageError: Error, Equatable, Sendable, CustomStringConvertible {
@@ -32,284 +29,177 @@ public struct VMRunCommand: ParsableCommand {
   @Argument(help: ArgumentHelp("Disk image to boot; same as a first --disk.", valueName: "image"), completion: .file())
   var images: [String] = []
 
-  @OptionGroup(title: "Machine") var machine: MachineOptions
-  @OptionGroup(title: "Disks and boot") var disks: DiskOptions
-  @OptionGroup(title: "Kernel") var kernel: KernelOptions
-  @OptionGroup(title: "Network") var network: NetworkOptions
-  @OptionGroup(title: "Console") var console: ConsoleOptions
-  @OptionGroup(title: "Run") var run: RunOptions
+  // Values are strings, words such as a mode as well: each type costs the parser a tenth of a millisecond at each start.
+
+  // MARK: Machine
+
+  @Option(
+    help: ArgumentHelp("What kind of machine the guest sees: hvm, pv or pvhvm.", valueName: "mode"),
+    completion: .list(["hvm", "pv", "pvhvm"]))
+  var mode = "hvm"
+
+  @Option(
+    help: ArgumentHelp("What runs the vCPUs: kvm, soft or auto.", valueName: "engine"),
+    completion: .list(["kvm", "soft", "auto"]))
+  var accel = "auto"
+
+  @Option(
+    name: [.customShort("m", allowingJoined: true), .long],
+    help: ArgumentHelp("Guest RAM, such as 512M or 2G; a number alone is in MiB.", valueName: "size"))
+  var memory = "512M"
+
+  @Option(name: [.customShort("c", allowingJoined: true), .long], help: "vCPUs, 1 to 64.")
+  var cpus = "1"
+
+  @Option(
+    help: ArgumentHelp(
+      "The processor under --accel soft: v1, v2 or max, then features to add or take away, as in v2,+aes.",
+      valueName: "model[,+feature|,-feature...]"))
+  var cpu = "max"
+
+  @Option(
+    help: ArgumentHelp(
+      "Add a device; 'help' lists the models, 'MODEL,help' a model's options.", valueName: "model[,option=value...]"),
+    completion: .shellCommand("vmrun --device help | sed -n 's/^  \\([a-z0-9-]*\\) .*/\\1/p'"))
+  var device: [String] = []
+
+  // MARK: Disks and boot
+
+  @Option(
+    help: ArgumentHelp(
+      "Add a hard disk: an image or block device.",
+      discussion: "Options: format=auto|raw|qcow2, backing=off|on|PATH, if=ide|virtio|scsi, readonly=on|off,"
+        + " cache=writeback|writethrough|none|unsafe, snapshot=on|off, iops=N, bps=SIZE."
+        + " A comma in PATH is written twice.",
+      valueName: "path[,option=value...]"),
+    completion: .file())
+  var disk: [String] = []
+
+  @Option(
+    help: ArgumentHelp("Add a CD-ROM drive with this image.", valueName: "path[,if=ide|scsi]"), completion: .file())
+  var cdrom: [String] = []
+
+  @Flag(help: "Keep writes to all disks in a temporary overlay; the images stay as they are.")
+  var snapshot = false
+
+  @Option(
+    help: ArgumentHelp(
+      "Boot order: disk, cdrom, or both with a comma; or the letters c and d. (default: disk,cdrom)",
+      valueName: "order"),
+    completion: .list(["disk", "cdrom", "disk,cdrom", "cdrom,disk"]))
+  var boot: String?
+
+  @Option(
+    help: ArgumentHelp("BIOS image. (default: \(MachineSpec.defaultFirmware))", valueName: "path"), completion: .file())
+  var firmware: String?
+
+  // MARK: Kernel
+
+  @Option(
+    help: ArgumentHelp(
+      "Start this kernel: a bzImage, an ELF or a multiboot kernel; - is standard input, fd:N an open descriptor.",
+      valueName: "path|-|fd:N"),
+    completion: .file())
+  var kernel: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Give the kernel this initial ramdisk; several are joined, or are modules of a multiboot kernel.",
+      valueName: "path|-|fd:N"),
+    completion: .file())
+  var initrd: [String] = []
+
+  @Option(
+    help: ArgumentHelp(
+      "The kernel's command line; without --kernel, what is added to that of the disk's boot configuration.",
+      valueName: "text"))
+  var append: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "With --mode pv and no --kernel, the entry of the disk's boot configuration to start. (default: its own)",
+      valueName: "number|id|title"))
+  var entry: String?
+
+  @Flag(help: "Print the entries of the disk's boot configuration: number (* is the default), id and title.")
+  var listEntries = false
+
+  // MARK: Network
+
+  @Option(
+    help: ArgumentHelp(
+      "Add a network card connected to user, tap, unix or none. (default: user)",
+      discussion: "user: hostfwd=tcp|udp:[ADDRESS]:PORT-[ADDRESS]:PORT, any number of times. tap: ifname=NAME and"
+        + " queues=N, or fd=N[:N...]. unix: path=PATH, type=stream|dgram, listen=on|off, local=PATH. All:"
+        + " model=e1000|rtl8139|virtio, mac=ADDRESS, pcap=FILE.",
+      valueName: "kind[,option=value...]"),
+    completion: .list(["user", "user,hostfwd=tcp:127.0.0.1:2222-:22", "tap,ifname=", "unix,path=", "none"]))
+  var net: [String] = []
+
+  @Option(
+    help: ArgumentHelp(
+      "Give the guest sockets (AF_VSOCK): host programs connect to the Unix socket PATH and write CONNECT PORT,"
+        + " the guest's connections to PORT of the host go to PATH_PORT.",
+      valueName: "uds=path[,cid=number]"))
+  var vsock: String?
+
+  // MARK: Console
+
+  @Option(
+    help: ArgumentHelp(
+      "Connect the next serial port, COM1 to COM4, or what a device names: stdio, file:PATH, unix:PATH, pty or null;"
+        + " or none for no port."
+        + " (default: stdio)",
+      valueName: "endpoint"),
+    completion: .list(["stdio", "file:", "unix:", "pty", "null"]))
+  var serial: [String] = []
+
+  @Option(
+    help: ArgumentHelp("Write the VGA text screen to this file when the run ends.", valueName: "file"),
+    completion: .file())
+  var screenText: String?
+
+  // MARK: Run
+
+  @Flag(help: "End the run with status 122 when the guest resets.")
+  var noReboot = false
+
+  @Option(help: ArgumentHelp("End the run with status 124 after 30s, 5m, 1h or 500ms.", valueName: "time"))
+  var timeout: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Isolation of the device process: on, strict or off; strict fails where the host lacks a layer.",
+      valueName: "level"),
+    completion: .list(["on", "strict", "off"]))
+  var sandbox = "on"
+
+  @Flag(help: "Report the microseconds of each step up to the guest's first instruction on standard error.")
+  var timing = false
+
+  @Flag(help: "Print the sandbox's system call policies.")
+  var sandboxPolicy = false
+
+  @Flag(help: "Print the resolved machine as JSON and do not run it.")
+  var dryRun = false
+
+  @Option(
+    help: ArgumentHelp(
+      "How much vmrun reports on standard error: trace, debug, info, notice, warning, error or critical.",
+      valueName: "level"),
+    completion: .list(["trace", "debug", "info", "notice", "warning", "error", "critical"]))
+  var logLevel = "notice"
+
+  @Option(
+    help: ArgumentHelp(
+      "With --accel soft, write instructions (in), interrupts (int), exceptions (exc) and I/O (io) to standard error"
+        + " or to a file.",
+      valueName: "event[,event...][,file=path]"))
+  var trace: String?
+
+  /// How `make man` writes vmrun-devices(7).
+  @Flag(help: .private)
+  var generateDevicesMan = false
 
   public init() {}
-
-  /// The machine that the user described, with the devices that `--device` names and none of the board's own.
-  public func machineSpec(registry: Registry) throws(UsageError) -> MachineSpec {
-    let mode = try mode()
-    if mode == .pv { try checkWithoutFirmware() }
-    let isEmpty =
-      images.isEmpty && disks.disk.isEmpty && disks.cdrom.isEmpty && disks.firmware == nil && machine.device.isEmpty
-      && kernel.kernel == nil
-    guard !isEmpty else {
-      // The discs of mode pv are not booted.
-      let ways = mode == .pv ? "" : ", 'vmrun --cdrom install.iso'"
-      throw UsageError(
-        "no disk image given; try 'vmrun disk.img'\(ways) or 'vmrun --kernel vmlinuz', or 'vmrun --help'")
-    }
-    var spec = MachineSpec(
-      mode: mode, accelerator: try accelerator(), cpus: try cpus(), cpu: try cpu(),
-      memory: try memory(),
-      blocks: try blocks(), characters: try characters(), networks: try networks(registry), vsock: try vsock(),
-      reboot: !run.noReboot,
-      timeout: try timeout(),
-      sandbox: try sandbox(), screenText: try path("--screen-text", console.screenText), trace: try trace(),
-      timing: run.timing)
-    if let firmware = try path("--firmware", disks.firmware) { spec.firmware = firmware }
-    spec.boot = try boot()
-    if let order = disks.boot { spec.bootOrder = try bootOrder(order) }
-    spec.devices = try devices(registry, spec)
-    return spec
-  }
-
-  /// What concerns a firmware or a display has no place in mode pv.
-  private func checkWithoutFirmware() throws(UsageError) {
-    let given = [("--firmware", disks.firmware), ("--boot", disks.boot), ("--screen-text", console.screenText)]
-    for (flag, value) in given {
-      guard let value else { continue }
-      throw UsageError(flag, value, "mode pv has no \(flag == "--screen-text" ? "display" : "firmware"); leave it out")
-    }
-  }
-
-  func mode() throws(UsageError) -> Mode { try word("--mode", machine.mode) }
-  private func accelerator() throws(UsageError) -> Accelerator { try word("--accel", machine.accel) }
-  func sandbox() throws(UsageError) -> SandboxLevel { try word("--sandbox", run.sandbox) }
-  func logLevel() throws(UsageError) -> LogLevel { try word("--log-level", run.logLevel) }
-
-  private func word<Word: CaseIterable & RawRepresentable<String>>(
-    _ flag: String, _ value: String
-  ) throws(UsageError) -> Word {
-    guard let word = Word(rawValue: value) else {
-      throw UsageError(flag, value, "must be one of \(Word.allCases.map(\.rawValue).joined(separator: ", "))")
-    }
-    return word
-  }
-
-  private func cpus() throws(UsageError) -> Int {
-    guard let count = Int(machine.cpus), 1...MachineSpec.maximumCPUs ~= count else {
-      throw UsageError("--cpus", machine.cpus, "must be a number from 1 to \(MachineSpec.maximumCPUs)")
-    }
-    return count
-  }
-
-  private func cpu() throws(UsageError) -> CPUModel {
-    do throws(CPUModel.ParseError) { return try CPUModel(parsing: machine.cpu) } catch {
-      throw UsageError("--cpu", machine.cpu, error.description)
-    }
-  }
-
-  private func memory() throws(UsageError) -> UInt64 {
-    let text = machine.memory
-    guard let bytes = Quantity.bytes(text, unit: 1 << 20) else {
-      throw UsageError("--memory", text, "not a size; write 512M or 2G")
-    }
-    guard 1 << 20...1 << 40 ~= bytes, bytes.isMultiple(of: 1 << 20) else {
-      throw UsageError("--memory", text, "must be from 1M to 1T and a multiple of 1M")
-    }
-    return bytes
-  }
-
-  private func timeout() throws(UsageError) -> UInt64? {
-    guard let text = run.timeout else { return nil }
-    guard let nanoseconds = Quantity.nanoseconds(text) else {
-      throw UsageError("--timeout", text, "not a time; write 30s, 5m, 1h or 500ms")
-    }
-    guard 1...UInt64(Int64.max) ~= nanoseconds else {
-      throw UsageError("--timeout", text, "must be more than 0 and less than 292 years")
-    }
-    return nanoseconds
-  }
-
-  private func trace() throws(UsageError) -> TraceSpec? {
-    guard let text = run.trace else { return nil }
-    let list = KeyValueList(text)
-    var events: [TraceEvent] = []
-    var file: String?
-    for (key, value) in [(list.head, nil)] + list.items.map({ ($0.key, $0.value) }) {
-      if key == "file", let value, file == nil {
-        file = try path("--trace file", value)
-      } else if value == nil, let event = TraceEvent(rawValue: key), !events.contains(event) {
-        events.append(event)
-      } else {
-        let known = TraceEvent.allCases.map(\.rawValue).joined(separator: ", ")
-        throw UsageError("--trace", text, "write \(known), each once, with commas, and file=PATH for a file")
-      }
-    }
-    guard try accelerator() != .kvm else { throw UsageError("--trace", text, "needs --accel soft; KVM cannot") }
-    return TraceSpec(events: events, path: file)
-  }
-
-  private func bootOrder(_ text: String) throws(UsageError) -> [BootMedium] {
-    let letters: [Character: BootMedium] = ["c": .disk, "d": .cdrom]
-    let words = text.split(separator: ",", omittingEmptySubsequences: false)
-    var order = words.compactMap { BootMedium(rawValue: String($0)) }
-    if order.count != words.count {
-      order = text.compactMap { letters[$0] }
-      guard order.count == text.count, !order.isEmpty else {
-        throw UsageError("--boot", text, "must be disk, cdrom, disk,cdrom or cdrom,disk, or the letters c and d")
-      }
-    }
-    guard Set(order).count == order.count else { throw UsageError("--boot", text, "names a medium twice") }
-    return order
-  }
-
-  private func path(_ flag: String, _ value: String?) throws(UsageError) -> String? {
-    guard let value else { return nil }
-    guard !value.isEmpty, !value.utf8.contains(0) else { throw UsageError("\(flag): needs the path of a file") }
-    return value
-  }
-
-  /// What `--disk PATH` takes after the path.
-  static let diskOptions = [
-    OptionSpec("format", .choice(ImageFormat.allCases.map(\.rawValue)), default: .string("auto"), "Image format"),
-    OptionSpec(
-      "backing", .string(maximumLength: 4095), default: .string("off"),
-      "Files behind a qcow2 image: those that it names (on), none (off), or this path"),
-    OptionSpec(
-      "if", .choice(BlockInterface.allCases.map(\.rawValue)),
-      "Interface that the disk is attached to; the default is ide in mode hvm and virtio in mode pvhvm"),
-    OptionSpec("readonly", .boolean, default: .boolean(false), "Refuse guest writes and open the image read-only"),
-    OptionSpec(
-      "cache", .choice(CacheMode.allCases.map(\.rawValue)), default: .string("writeback"),
-      "When a guest write reaches the medium"),
-    OptionSpec("snapshot", .boolean, default: .boolean(false), "Keep writes in a temporary overlay"),
-    OptionSpec("iops", .integer(1...1_000_000_000), "Requests a second at most"),
-    OptionSpec("bps", .size(512...(1 << 50)), "Bytes a second at most"),
-  ]
-
-  /// What `--cdrom PATH` takes after the path.
-  static let cdromOptions = [
-    OptionSpec("if", .choice(["ide", "scsi"]), "Interface that the drive is attached to; the default is ide")
-  ]
-
-  func blocks() throws(UsageError) -> [BlockSpec] {
-    guard images.count <= 1 else {
-      throw UsageError("'\(images[1])': only one image is booted; give further disks with --disk")
-    }
-    var blocks: [BlockSpec] = []
-    for image in images {
-      guard let image = try path("disk image", image) else { continue }
-      blocks.append(BlockSpec(id: "disk0", path: image, snapshot: disks.snapshot))
-    }
-    for text in disks.disk {
-      let list = KeyValueList(text)
-      guard let path = try path("--disk", list.head) else { continue }
-      let properties: Properties
-      do {
-        properties = Properties(try Self.diskOptions.values(parsing: list.items, owner: "a disk"))
-      } catch { throw UsageError("--disk", path, "\(error)") }
-      blocks.append(
-        BlockSpec(
-          id: "disk\(blocks.count)", path: path,
-          format: properties.string("format").flatMap(ImageFormat.init) ?? .auto,
-          backing: Self.backing(properties.string("backing") ?? "off"),
-          readOnly: properties.boolean("readonly"),
-          cache: properties.string("cache").flatMap(CacheMode.init) ?? .writeback,
-          snapshot: disks.snapshot || properties.boolean("snapshot"),
-          limits: BlockRateLimits(requests: properties.integer("iops"), bytes: properties.integer("bps")),
-          interface: properties.string("if").flatMap(BlockInterface.init)))
-    }
-    for (index, text) in disks.cdrom.enumerated() {
-      let list = KeyValueList(text)
-      guard let path = try path("--cdrom", list.head) else { continue }
-      let properties: Properties
-      do {
-        properties = Properties(try Self.cdromOptions.values(parsing: list.items, owner: "a CD-ROM drive"))
-      } catch { throw UsageError("--cdrom", path, "\(error)") }
-      blocks.append(
-        BlockSpec(
-          id: "cdrom\(index)", path: path, readOnly: true,
-          interface: properties.string("if").flatMap(BlockInterface.init)))
-    }
-    return blocks
-  }
-
-  private static func backing(_ text: String) -> BackingPolicy {
-    switch text {
-    case "off": .off
-    case "on": .on
-    default: .file(text)
-    }
-  }
-
-  private func characters() throws(UsageError) -> [CharacterSpec] {
-    if console.serial == ["none"] { return [] }
-    var endpoints: [CharacterEndpoint] = []
-    for text in console.serial {
-      guard let endpoint = CharacterEndpoint(text) else {
-        guard text != "none" else { throw UsageError("--serial none: takes no other --serial beside it") }
-        throw UsageError("--serial", text, "must be stdio, file:PATH, unix:PATH, pty or null; or none for no port")
-      }
-      if endpoint != .pty, endpoint != .null, endpoints.contains(endpoint) {
-        throw UsageError("--serial", text, "is taken by another serial port")
-      }
-      endpoints.append(endpoint)
-    }
-    if endpoints.isEmpty { endpoints = [.stdio] }
-    return endpoints.enumerated().map { CharacterSpec(id: "serial\($0)", endpoint: $1) }
-  }
-
-  private static let vsockOptions = [
-    OptionSpec("cid", .integer(3...0xFFFF_FFFE), default: .integer(3), "Context identifier of the guest"),
-    OptionSpec("uds", .string(maximumLength: 96), "Unix socket"),
-  ]
-
-  private func vsock() throws(UsageError) -> VsockSpec? {
-    guard let text = network.vsock else { return nil }
-    let properties: Properties
-    do {
-      properties = Properties(
-        try Self.vsockOptions.values(parsing: KeyValueList("vsock," + text).items, owner: "vsock"))
-    } catch { throw UsageError("--vsock", text, "\(error)") }
-    guard let path = try path("--vsock uds", properties.string("uds")) else {
-      throw UsageError("--vsock", text, "needs uds=PATH, the Unix socket on the host")
-    }
-    return VsockSpec(guestID: UInt32(clamping: properties.integer("cid") ?? 3), path: path)
-  }
-
-  private func devices(_ registry: Registry, _ spec: MachineSpec) throws(UsageError) -> [DeviceSpec] {
-    var devices: [DeviceSpec] = []
-    var names: Set<String> = []
-    for text in machine.device {
-      let model = KeyValueList(text).head
-      var number = 0
-      while names.contains("\(model).\(number)") { number += 1 }
-      let device: DeviceSpec
-      do {
-        device = try registry.device(parsing: text, defaultID: "\(model).\(number)")
-      } catch { throw UsageError("--device", text, "\(error)") }
-      guard names.insert(device.id).inserted else {
-        throw UsageError("--device", text, "id '\(device.id)' is taken by another device")
-      }
-      try checkReferences(of: device, text, registry, spec)
-      devices.append(device)
-    }
-    return devices
-  }
-
-  /// Disks and serial connections that a device names must be on the command line.
-  private func checkReferences(
-    of device: DeviceSpec, _ text: String, _ registry: Registry, _ spec: MachineSpec
-  ) throws(UsageError) {
-    for option in registry.model(named: device.model)?.options ?? [] {
-      guard case .string(let name)? = device.properties[option.name] else { continue }
-      let (present, flags) =
-        switch option.kind {
-        case .block: (spec.blocks.map(\.id), "--disk or --cdrom")
-        case .character: (spec.characters.map(\.id), "--serial")
-        case .network: (spec.networks.map(\.id), "--net")
-        default: ([name], "")
-        }
-      guard !present.contains(name) else { continue }
-      let known = present.isEmpty ? "there is none" : "there is " + present.joined(separator: ", ")
-      throw UsageError("--device", text, "no '\(name)' for \(option.name); \(known), add it with \(flags)")
-    }
-  }
 }

@@ -288,12 +288,22 @@ import struct X86.CPUModel
     #expect(request("--version") == .text("vmrun \(Release.version)"))
   }
 
-  @Test func helpNamesEveryGroup() throws {
+  @Test func helpIsInParts() throws {
     guard case .text(let text) = request("--help") else {
       Issue.record("--help printed nothing")
       return
     }
-    for group in ["MACHINE:", "DISKS AND BOOT:", "CONSOLE:", "RUN:"] { #expect(text.contains(group)) }
+    let parts = text.split(separator: "\n\n").filter { $0.first?.isUppercase == true }
+    let headings = parts.map { String($0.prefix { $0 != ":" }) }
+    #expect(
+      headings == [
+        "OVERVIEW", "Examples", "Exit status", "USAGE", "ARGUMENTS", "MACHINE", "DISKS AND BOOT", "KERNEL", "NETWORK",
+        "CONSOLE", "RUN", "OPTIONS",
+      ])
+    let firsts = parts.dropFirst(5).map { $0.split(separator: "\n")[1].split(separator: " ")[0] }
+    #expect(firsts == ["--mode", "--disk", "--kernel", "--net", "--serial", "--no-reboot", "--version"])
+    let cards = NetworkCard.allCases.map(\.rawValue).joined(separator: "|")
+    #expect(text.contains("model=\(cards)"))
     #expect(!text.contains("generate-devices-man"))
   }
 
