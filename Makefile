@@ -43,11 +43,13 @@ build:
 	    > $(STATIC)/$${package%:*}.pc; done
 	PKG_CONFIG_PATH=$(STATIC) $(SWIFT) build --product $(PRODUCT) $(RELEASE_FLAGS)
 
+# Guests run on the program that users get; `make test-long` runs them on the one built with the tests.
 test:
 	@.ci/packages build test
+	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory lint-man guests
 	$(SWIFT) build --build-tests
-	$(SWIFT) test --skip-build --disable-xctest
+	VMRUN_TEST_PROGRAM=$(CURDIR)/$(BINARY) $(SWIFT) test --skip-build --disable-xctest
 
 # With the tests that take minutes, and the systems they boot, which share the host with no other test.
 test-long:

@@ -1,9 +1,10 @@
 import LinuxSystem
 
-/// Runs the `vmrun` that was built with the tests.
+/// Runs the `vmrun` that VMRUN_TEST_PROGRAM names, or else the one that was built with the tests.
 public enum GuestRunner {
-  /// It lies in the build directory, as the test program does.
   public static let program: String = {
+    if let program = environmentVariable("VMRUN_TEST_PROGRAM") { return program }
+    // It lies in the build directory, as the test program does.
     let tests = linkTarget("/proc/self/exe")
     return tests[..<(tests.lastIndex(of: "/") ?? tests.startIndex)] + "/vmrun"
   }()

@@ -38,8 +38,10 @@ struct EntryListing: WireCodable, Sendable {
       _ = try? child.status(wait: true)
     }
     _ = consume theirs
-    try channel.send(
-      .listEntries, listing.wireBytes, descriptors: files.map { $0.descriptor.raw })
+    // The compiler lets go of an array, and of the descriptors, after its last use, where only their numbers are left.
+    try withExtendedLifetime(files) {
+      try channel.send(.listEntries, listing.wireBytes, descriptors: files.map { $0.descriptor.raw })
+    }
     var text: [UInt8] = []
     while true {
       var entries = [PollEntry(channel.raw, .readable)]
