@@ -5,17 +5,21 @@ extension HVM {
   /// The model of a disk with `if=virtio`.
   static let virtioDisk = "virtio-blk-pci"
 
-  /// Slots that cards are put into: behind those of the host bridge, the PIIX and the display.
-  private static let cardSlots = 3..<32
-
   /// Where a PCI device is; nil where it has no place yet.
   static func pciAddress(of device: DeviceSpec) -> (slot: Int, function: Int)? {
     Properties(device.properties).pciAddress()
   }
+}
+
+extension Recipe {
+  /// Slots that cards are put into: behind those of the host bridge and, on the PC, of the PIIX and the display.
+  static func cardSlots(_ mode: Mode) -> Range<Int> { mode == .pv ? 1..<32 : 3..<32 }
 
   /// Puts every PCI card that has no place of its own into the lowest free slot, in order, so that firmware can be told
   /// where disks are.
-  static func placeCards(_ devices: inout [DeviceSpec], _ registry: Registry) throws(BoardError) {
+  static func placeCards(
+    _ devices: inout [DeviceSpec], in cardSlots: Range<Int>, _ registry: Registry
+  ) throws(BoardError) {
     var taken: Set<Int> = []
     var waiting: [(index: Int, option: String)] = []
     for (index, device) in devices.enumerated() {

@@ -25,14 +25,33 @@ enum PV {
     return devices
   }
 
+  /// Puts the host bridge in front where there is a PCI device.
+  static func addHostBridge(_ devices: inout [DeviceSpec], _ registry: Registry) throws(BoardError) {
+    for device in devices where try Recipe.model(of: device, registry).bus == .pci {
+      return devices.insert(DeviceSpec(model: PCIHostBridge.modelName, id: PCIHostBridge.modelName), at: 0)
+    }
+  }
+
+  private static func hasPCI(_ devices: [DeviceSpec]) -> Bool {
+    devices.contains { $0.model == PCIHostBridge.modelName }
+  }
+
   /// Puts every device without a slot of its own into the lowest free one, in order.
   static func placeDevices(_ devices: inout [DeviceSpec], _ registry: Registry) throws(BoardError) {
-    var taken: [UInt64] = []
+    // The PCI bus has the interrupts of some slots.
+    let count = UInt64(VirtioMMIO.slotCount)
+    let lost =
+      hasPCI(devices) ? (0..<count).filter { PCIHostBridge.inputs.contains(VirtioMMIO.interrupts[Int($0)]) } : []
+    var taken = lost
     var waiting: [Int] = []
     for (index, device) in devices.enumerated() where try Recipe.model(of: device, registry).bus == .virtioMMIO {
       guard let slot = device.integer(VirtioMMIO.slotOption) else {
         waiting.append(index)
         continue
+      }
+      guard !lost.contains(slot) else {
+        throw BoardError(
+          "device \(device.id): the PCI bus has the interrupt of virtio-mmio slot \(slot); give another slot=")
       }
       guard !taken.contains(slot) else {
         throw BoardError("device \(device.id): virtio-mmio slot \(slot) is taken; give another slot=")
@@ -42,9 +61,10 @@ enum PV {
     // Disks first, so that their names do not depend on what else there is.
     let disks = waiting.filter { devices[$0].model == "virtio-blk-device" }
     for index in disks + waiting.filter({ !disks.contains($0) }) {
-      guard let slot = (0..<UInt64(VirtioMMIO.slotCount)).first(where: { !taken.contains($0) }) else {
+      guard let slot = (0..<count).first(where: { !taken.contains($0) }) else {
         throw BoardError(
-          "no virtio-mmio slot is left for \(devices[index].id): there are \(VirtioMMIO.slotCount); use fewer devices")
+          "no virtio-mmio slot is left for \(devices[index].id): there are \(Int(count) - lost.count); use fewer devices"
+        )
       }
       taken.append(slot)
       devices[index].properties[VirtioMMIO.slotOption] = .integer(slot)
@@ -72,7 +92,13 @@ extension PV {
     return ReducedMachine(
       cpus: spec.cpus, absentCPUs: spec.absentCPUs, slots: slots.sorted { $0.number < $1.number },
       serialPorts: ACPIMachine.serialPorts(spec),
-      pvpanicPort: ACPIMachine.pvpanicPort(spec))
+      pvpanicPort: ACPIMachine.pvpanicPort(spec), pciHole: hasPCI(spec.devices) ? pciHole(spec.memory) : nil)
+  }
+
+  /// Addresses for PCI devices: from the end of RAM below 4 GiB to the slots.
+  private static func pciHole(_ memory: UInt64) -> Range<UInt32> {
+    let low = UInt32(truncatingIfNeeded: min(memory, PCMemoryLayout.maximumLowMemory))
+    return low..<UInt32(truncatingIfNeeded: VirtioMMIO.base)
   }
 
   /// The tables that a firmware would leave in memory, and where.

@@ -30,9 +30,12 @@ public enum Recipe {
     resolved.devices += vsockDevice(spec)
     try addressCards(&resolved, registry)
     switch spec.mode {
-    case .hvm, .pvhvm: try HVM.placeCards(&resolved.devices, registry)
-    case .pv: try PV.placeDevices(&resolved.devices, registry)
+    case .hvm, .pvhvm: break
+    case .pv:
+      try PV.addHostBridge(&resolved.devices, registry)
+      try PV.placeDevices(&resolved.devices, registry)
     }
+    try placeCards(&resolved.devices, in: cardSlots(spec.mode), registry)
     for index in resolved.devices.indices { try fillDefaults(&resolved.devices[index], registry) }
 
     try checkUnique(resolved.devices.map(\.id), "devices")

@@ -73,7 +73,7 @@ extension Recipe {
 
   /// What a user's device can plug into.
   private static func buses(_ mode: Mode) -> [BusKind] {
-    mode == .pv ? [.virtioMMIO, .virtioSerial, .scsi] : BusKind.allCases.filter { $0 != .virtioMMIO }
+    mode == .pv ? [.virtioMMIO, .pci, .virtioSerial, .scsi] : BusKind.allCases.filter { $0 != .virtioMMIO }
   }
 
   /// Every device of the user's has a bus on the board.

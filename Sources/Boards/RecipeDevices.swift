@@ -35,9 +35,6 @@ extension Recipe {
           "\(network.id) has model=\(card.rawValue), but a --device is connected to it: drop one of the two")
       }
       let card = network.card ?? .standard(for: spec.mode)
-      guard spec.mode != .pv || card == .virtio else {
-        throw BoardError("\(network.id): mode pv has no bus for an \(card.rawValue); leave model= out")
-      }
       let model = card.deviceModel(in: spec.mode)
       guard registry.model(named: model) != nil else {
         throw BoardError("\(network.id): this version of vmrun has no \(model); give another model=")
@@ -53,7 +50,8 @@ extension Recipe {
   /// The guest's sockets, where no device of the user's has them.
   static func vsockDevice(_ spec: MachineSpec) -> [DeviceSpec] {
     let model = spec.mode == .pv ? "virtio-vsock-device" : "virtio-vsock-pci"
-    guard let vsock = spec.vsock, !spec.devices.contains(where: { $0.model == model }) else { return [] }
+    let isThere = spec.devices.contains { ["virtio-vsock-device", "virtio-vsock-pci"].contains($0.model) }
+    guard let vsock = spec.vsock, !isThere else { return [] }
     return [DeviceSpec(model: model, id: "vsock", properties: ["guest-cid": .integer(UInt64(vsock.guestID))])]
   }
 

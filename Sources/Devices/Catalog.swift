@@ -47,4 +47,5 @@ private let fixed: [DeviceModel] = [
   VirtioConsole.port,
   // In place of a chipset on the PV board.
   ReducedPowerDevice.model,
+  PCIHostBridge.model,
 ]

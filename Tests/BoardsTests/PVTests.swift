@@ -39,28 +39,54 @@ import Testing
   }
 
   @Test(arguments: [
-    ("e1000", "device x: mode pv has no PCI bus for e1000"),
-    ("virtio-blk-pci", "device x: mode pv has no PCI bus for virtio-blk-pci; use virtio-blk-device"),
     ("ide-hd", "device x: mode pv has no IDE channel for ide-hd"),
     ("i8042", "device x: mode pv has no ISA bus for i8042"),
     ("hpet", "device x: mode pv has no system board for hpet"),
+    ("pci-host", "device x: mode pv has no system board for pci-host"),
   ])
   func devicesOfAPCAreRefused(model: String, message: String) {
     let error = #expect(throws: BoardError.self) { try resolve { $0.devices = [DeviceSpec(model: model, id: "x")] } }
     #expect(error?.description == message)
   }
 
-  @Test func disksAndCardsOfAPCAreRefused() {
-    #expect(throws: BoardError("disk0: mode pv has no ide disks; leave if= out")) {
-      try resolve { $0.blocks = [disk("disk0", .ide)] }
+  @Test func aPCIDeviceBringsItsBusAndTheBusHasTheInterruptsOfSomeSlots() throws {
+    let spec = try resolve {
+      $0.networks = [
+        NetworkSpec(id: "net0", endpoint: .user(forwards: []), card: .e1000, mac: MACAddress(machine: "a", index: 0))
+      ]
+      $0.devices = [DeviceSpec(model: "virtio-balloon-pci", id: "x")]
     }
-    #expect(throws: BoardError("net0: mode pv has no bus for an e1000; leave model= out")) {
+    #expect(spec.devices.first?.model == "pci-host")
+    #expect(spec.devices.compactMap { $0.string("addr") } == ["01.0", "02.0"])
+    #expect(PV.description(spec).pciHole == 64 << 20..<0xFEB0_0000)
+    #expect(throws: Never.self) {
       try resolve {
-        $0.networks = [
-          NetworkSpec(
-            id: "net0", endpoint: .user(forwards: []), card: .e1000, mac: MACAddress(machine: "a", index: 0))
+        $0.devices = [DeviceSpec(model: "e1000", id: "x")]
+        $0.blocks = (0..<13).map { disk("disk\($0)") }
+      }
+    }
+    #expect(throws: BoardError("no virtio-mmio slot is left for virtio-rng-device: there are 14; use fewer devices")) {
+      try resolve {
+        $0.devices = [DeviceSpec(model: "e1000", id: "x")]
+        $0.blocks = (0..<14).map { disk("disk\($0)") }
+      }
+    }
+    #expect(
+      throws: BoardError("device y: the PCI bus has the interrupt of virtio-mmio slot 14; give another slot=")
+    ) {
+      try resolve {
+        $0.devices = [
+          DeviceSpec(model: "e1000", id: "x"),
+          DeviceSpec(model: "virtio-balloon-device", id: "y", properties: ["slot": .integer(14)]),
         ]
       }
+    }
+    #expect(PV.description(try resolve()).pciHole == nil)
+  }
+
+  @Test func disksOfAPCAreRefused() {
+    #expect(throws: BoardError("disk0: mode pv has no ide disks; leave if= out")) {
+      try resolve { $0.blocks = [disk("disk0", .ide)] }
     }
   }
 
@@ -100,6 +126,9 @@ import Testing
       .init(number: 0, address: 0xFEB0_0000, size: 0x1000, interrupt: 5),
       .init(number: 17, address: 0xFEB1_1000, size: 0x1000, interrupt: 23),
     ], serialPorts: [.init(base: 0x3F8, irq: 4)], pvpanicPort: 0x505)
+
+  static let withPCI = ReducedMachine(
+    cpus: 1, serialPorts: [.init(base: 0x3F8, irq: 4)], pciHole: 0x400_0000..<0xFEB0_0000)
 
   private func number(_ bytes: some Collection<UInt8>) -> UInt64 { bytes.reversed().reduce(0) { $0 << 8 | UInt64($1) } }
 
@@ -153,7 +182,7 @@ import Testing
   @Test(
     .enabled(if: IASL.isInstalled, "iasl is missing: install acpica-tools"),
     arguments: [
-      machine, ReducedMachine(cpus: 64),
+      machine, withPCI, ReducedMachine(cpus: 64),
     ])
   func iaslDisassemblesAndRecompilesEveryTable(machine: ReducedMachine) throws {
     for (name, table) in try tables(machine) {
@@ -173,6 +202,30 @@ import Testing
     #expect(!source.contains("PNP0A03"))
   }
 
+  @Test(.enabled(if: IASL.isInstalled, "iasl is missing: install acpica-tools"))
+  func dsdtReadsAsAMachineWithPCI() throws {
+    let source = try IASL.disassemble(try #require(try tables(Self.withPCI)["DSDT"]), "DSDT")
+    for expected in [
+      "EisaId (\"PNP0A03\")", "0x04000000,         // Range Minimum", "0xFEAFFFFF,         // Range Maximum",
+      "Name (_PRT, Package (0x80)",
+    ] { #expect(source.contains(expected), "\(expected)") }
+    // INTA# of slot 1 is input 20, that of slot 31 input 22.
+    let words = source.split(whereSeparator: \.isWhitespace).joined(separator: " ")
+    #expect(words.contains("Package (0x04) { 0x0001FFFF, Zero, Zero, 0x14 }"))
+    #expect(words.contains("Package (0x04) { 0x001FFFFF, Zero, Zero, 0x16 }"))
+  }
+
+  @Test func kernelsWithoutACPIFindTheInterruptsOfPCIPins() {
+    let table = Array(MultiprocessorTable(Self.withPCI).bytes[16...])
+    // A processor, two buses, the I/O APIC, input 4, 128 pins, and the NMI.
+    #expect(number(table[34..<36]) == 134)
+    #expect(Array(table[64..<72]) == [1, 0] + "PCI   ".utf8)
+    #expect(Array(table[72..<80]) == [1, 1] + "ISA   ".utf8)
+    #expect(Array(table[88..<96]) == [3, 0, 5, 0, 1, 4, 0, 4])
+    // Slot 1's INTB#: active low, level-triggered, input 21.
+    #expect(Array(table[96 + 5 * 8..<96 + 6 * 8]) == [3, 0, 0xF, 0, 0, 5, 0, 21])
+  }
+
   @Test func kernelsWithoutACPIFindTheMPTable() {
     let bytes = MultiprocessorTable(Self.machine).bytes
     #expect(bytes.starts(with: "_MP_".utf8) && bytes[..<16].reduce(0, &+) == 0)
@@ -189,7 +242,9 @@ import Testing
     let slots = (0..<VirtioMMIO.slotCount).map {
       ReducedMachine.Slot(number: $0, address: 0xFEB0_0000, size: 0x1000, interrupt: 5)
     }
-    let machine = ReducedMachine(cpus: 64, slots: slots, serialPorts: Self.machine.serialPorts, pvpanicPort: 0x505)
+    let machine = ReducedMachine(
+      cpus: 64, slots: slots, serialPorts: Self.machine.serialPorts, pvpanicPort: 0x505,
+      pciHole: 0xC000_0000..<0xFEB0_0000)
     #expect(ReducedACPITables(machine).bytes.count <= MultiprocessorTable.address - ReducedACPITables.address)
     #expect(MultiprocessorTable(machine).bytes.count <= PV.resetEntry - MultiprocessorTable.address)
   }

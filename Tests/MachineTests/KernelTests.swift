@@ -26,6 +26,14 @@ extension Machines {
       try await expectPass(guest(name, on: .soft))
     }
 
+    @Test(arguments: Engine.usable) func aPCIDeviceOfModePVIsOnABusWithInterrupts(_ engine: Engine) async throws {
+      try await expectPass(
+        [
+          "--mode", "pv", "--accel", engine.rawValue, "--net", "user,model=e1000", "--kernel",
+          try GuestRunner.guest("pv-pci.elf"),
+        ], saying: "pv-pci")
+    }
+
     struct FirmwareStart: Sendable, CustomTestStringConvertible {
       let mode: String
       let engine: Engine
@@ -162,11 +170,11 @@ extension Machines {
       #expect(run.error.contains(row.says), "\(run.transcript)")
     }
 
-    private func expectPass(_ arguments: [String]) async throws {
+    private func expectPass(_ arguments: [String], saying name: String = "kernel") async throws {
       let run = try await GuestRunner.run(arguments)
       #expect(run.ending == .exited(0), "\(run.transcript)")
       let said = lines(run.output)
-      #expect(said.contains("PASS kernel") && !said.contains { $0.hasPrefix("FAIL") }, "\(run.transcript)")
+      #expect(said.contains("PASS \(name)") && !said.contains { $0.hasPrefix("FAIL") }, "\(run.transcript)")
     }
   }
 }

@@ -5,7 +5,7 @@ enum DSDT {
     AML([
       .scope("\\_SB", [rootBridge(machine)]),
       .scope("\\_SB", routing()),
-      .scope("\\_SB.PCI0", [.name("_PRT", routingTable())]),
+      .scope("\\_SB.PCI0", [.name("_PRT", routingTable { (.path(links[$0]), 0) })]),
       .scope("\\_SB", (machine.hasHPET ? [hpet()] : []) + processors(machine.cpus)),
       // S5 alone: the machine has no S1-S4.
       .name("\\_S5", .package([.integer(PIIX4.softOff), .integer(PIIX4.softOff), .integer(0), .integer(0)])),
@@ -85,14 +85,14 @@ enum DSDT {
   /// The link, 0 for LNKA, that INTA#–INTD# (`pin` 0–3) of a slot reaches: the wiring of `InterruptFabric.intx`.
   static func link(slot: Int, pin: Int) -> Int { (slot + pin + 3) & 3 }
 
-  /// `_PRT` (ACPI 6.4 §6.2.13).
-  private static func routingTable() -> AML {
+  /// `_PRT` (ACPI 6.4 §6.2.13): what `source` says of PIRQ A–D (0–3), a link and an index, or 0 and an interrupt input.
+  static func routingTable(_ source: (Int) -> (AML, UInt64)) -> AML {
     var entries: [AML] = []
     for slot in 0..<32 {
       for pin in 0..<4 {
         let allFunctions = UInt64(slot) << 16 | 0xFFFF
-        let source = AML.path(links[link(slot: slot, pin: pin)])
-        entries.append(.package([.integer(allFunctions), .integer(UInt64(pin)), source, .integer(0)]))
+        let (name, index) = source(link(slot: slot, pin: pin))
+        entries.append(.package([.integer(allFunctions), .integer(UInt64(pin)), name, .integer(index)]))
       }
     }
     return .package(entries)

@@ -18,6 +18,8 @@ struct ReducedMachine: Sendable, Equatable {
   var serialPorts: [ACPIMachine.SerialPort] = []
   /// The port of the pvpanic device, where there is one.
   var pvpanicPort: UInt16?
+  /// 32-bit addresses for PCI devices, where there is a PCI bus.
+  var pciHole: Range<UInt32>?
 
   /// The inputs that devices use, ascending.
   var interrupts: [Int] { Set(slots.map(\.interrupt) + serialPorts.map(\.irq)).sorted() }
@@ -141,6 +143,7 @@ struct ReducedACPITables: Sendable {
     devices += machine.serialPorts.enumerated().map { index, port in serial(index, port) }
     devices += machine.slots.map(virtio)
     if let port = machine.pvpanicPort { devices.append(DSDT.pvpanic(port)) }
+    if let hole = machine.pciHole { devices.append(rootBridge(hole)) }
     let softOff = UInt64(ReducedPowerDevice.softOff)
     return AML([
       .scope("\\_SB", devices),
@@ -157,6 +160,24 @@ struct ReducedACPITables: Sendable {
     DSDT.device(
       .init("C", index), .eisaID("PNP0501"), uid: UInt64(index + 1),
       [.io(port.base, count: 8), .edgeInterrupt(UInt32(truncatingIfNeeded: port.irq))])
+  }
+
+  /// The PCI bus, which configuration mechanism 1 reaches. Its ports leave out those of ISA devices.
+  private static func rootBridge(_ hole: Range<UInt32>) -> AML {
+    .device(
+      "PCI0",
+      [
+        .name("_HID", .eisaID("PNP0A03")),
+        .name("_UID", .integer(0)),
+        .name("_BBN", .integer(0)),
+        .name("_CCA", .integer(1)),
+        .name(
+          "_CRS",
+          .resourceTemplate([
+            .busNumbers(0...0), .io(0x0CF8, count: 8), .ioWindow(0x1000...0xFFFF), .memoryWindow(hole),
+          ])),
+        .name("_PRT", DSDT.routingTable { pirq in (.integer(0), UInt64(PCIHostBridge.inputs[pirq])) }),
+      ])
   }
 
   /// The ID that systems know a virtio-mmio device by.

@@ -46,11 +46,11 @@ public enum VirtioMMIO {
   /// Bytes of a slot's registers.
   public static let size: UInt64 = 0x1000
   /// Guest physical address of slot 0's registers; the others follow.
-  static let base: UInt64 = 0xFEB0_0000
+  public static let base: UInt64 = 0xFEB0_0000
 
   /// The edge-triggered inputs of the I/O APIC that slots have one each of: those that no serial port and no x87
   /// exception uses.
-  static let interrupts: [Int] = Array(5...12) + Array(14...23)
+  public static let interrupts: [Int] = Array(5...12) + Array(14...23)
   public static var slotCount: Int { interrupts.count }
 
   /// Where a slot's registers start, and its interrupt input; nil: there is no such slot.
