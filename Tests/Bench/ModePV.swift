@@ -41,7 +41,7 @@ extension Bench {
       return [
         try table("Processor time until a PVH guest ends", goal: 0.5, runs) { $0.processorTime },
         try table("Exec to the end of the same run", runs) { $0.end },
-        try table("The same until its first instruction", limit: 10e-3, [(runs[0].name, starts)], startTime),
+        try table("Processor time until its first instruction", limit: 10e-3, [(runs[0].name, starts)], startTime),
       ]
     }
   }
