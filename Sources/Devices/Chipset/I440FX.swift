@@ -102,13 +102,8 @@ final class I440FX: PCIDevice, @unchecked Sendable {
 
   /// Plugs the bridge into slot 0.
   func plug() throws(DeviceError) {
-    do throws(BusConflict) {
-      try board.ports.claim(PCIConfigurationPorts.base, PCIConfigurationPorts.count, for: ports)
-      try board.mmio.claim(
-        LegacyMemoryMap.pamBase, LegacyMemoryMap.end - LegacyMemoryMap.pamBase, for: self)
-    } catch {
-      throw DeviceError(error.description)
-    }
+    try board.claim(ports: PCIConfigurationPorts.base, PCIConfigurationPorts.count, for: ports)
+    try board.claim(memory: LegacyMemoryMap.pamBase, LegacyMemoryMap.end - LegacyMemoryMap.pamBase, for: self)
     do throws(PCISlotError) {
       try board.pci.attach(self, slot: 0, function: 0)
     } catch {

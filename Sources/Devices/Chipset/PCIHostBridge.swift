@@ -25,11 +25,7 @@ public final class PCIHostBridge: PCIDevice, @unchecked Sendable {
   init(id: String, board: Board) throws(DeviceError) {
     ports = PCIConfigurationPorts(bus: board.pci)
     super.init(id: id, configuration: Self.powerOn)
-    do throws(BusConflict) {
-      try board.ports.claim(PCIConfigurationPorts.base, PCIConfigurationPorts.count, for: ports)
-    } catch {
-      throw DeviceError(error.description)
-    }
+    try board.claim(ports: PCIConfigurationPorts.base, PCIConfigurationPorts.count, for: ports)
     do throws(PCISlotError) {
       try board.pci.attach(self, slot: 0, function: 0)
     } catch {

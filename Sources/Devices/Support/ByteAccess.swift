@@ -20,11 +20,11 @@ func writeBytes(_ offset: UInt64, _ width: AccessWidth, _ value: UInt64, _ write
 extension Board {
   /// Claims I/O ports for a device.
   func claim(
-    ports base: UInt64, _ count: UInt64, for device: Device, region: Int = 0, isPosted: Bool = false,
+    ports base: UInt64, _ count: UInt64, for target: BusTarget, region: Int = 0, isPosted: Bool = false,
     registers: SharedRegisters? = nil
   ) throws(DeviceError) {
     do {
-      try ports.claim(base, count, for: device, region: region, isPosted: isPosted, registers: registers)
+      try ports.claim(base, count, for: target, region: region, isPosted: isPosted, registers: registers)
     } catch {
       throw DeviceError("\(error)")
     }
