@@ -10,7 +10,7 @@ public enum BusKind: String, Sendable, CaseIterable {
   /// Ports of a virtio console.
   case virtioSerial = "virtio-serial"
   case scsi
-  /// A slot with registers in memory, on boards without PCI.
+  /// A slot with registers in memory, on the board of mode pv.
   case virtioMMIO = "virtio-mmio"
 }
 

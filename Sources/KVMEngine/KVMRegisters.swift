@@ -11,6 +11,7 @@ struct KVMRegisters {
     try KVMMachine.check("KVM_GET_SREGS", ckvm_get_sregs(vcpu, &system))
   }
 
+  /// The vCPU gets them; what else it has stays.
   func write(vcpu: CInt) throws(EngineFailure) {
     var copy = self
     try KVMMachine.check("KVM_SET_SREGS", ckvm_set_sregs(vcpu, &copy.system))
@@ -36,6 +37,7 @@ struct KVMRegisters {
     state.efer = system.efer
   }
 
+  /// Takes over what `new` has; segments only where they differ from `old`, which these were read into.
   mutating func change(from old: ProcessorState, to new: ProcessorState) {
     let values = new.general
     (general.rax, general.rcx, general.rdx, general.rbx) = (values[0], values[1], values[2], values[3])
@@ -44,7 +46,7 @@ struct KVMRegisters {
     (general.r12, general.r13, general.r14, general.r15) = (values[12], values[13], values[14], values[15])
     general.rip = new.rip
     general.rflags = new.rflags
-    // What KVM has of the others stays as it is: not all of it is in a `ProcessorState`.
+    // Not all that KVM has of a segment is in a `ProcessorState`.
     func update(_ segment: inout kvm_segment, _ index: Int) {
       if new.segments[index] != old.segments[index] { segment = Self.segment(new.segments[index]) }
     }
