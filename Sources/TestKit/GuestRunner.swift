@@ -84,13 +84,34 @@ public enum GuestRunner {
 extension RunningProgram {
   /// The process with the device models, once it has closed its sandbox.
   public func deviceProcess(seconds: Double = 60) async throws -> CInt {
+    try await found("device process", seconds: seconds) {
+      ProcessTable.children(of: pid).first {
+        ProcessTable.status("Name", of: $0) == "vmrun-devices" && ProcessTable.status("Seccomp", of: $0) == "2"
+      }
+    }
+  }
+
+  /// Waits until its own process has exactly these threads with a name that begins with `prefix`, all of them under a
+  /// system call filter: the guest runs on one vCPU while the others' threads begin.
+  public func waitForFilteredThreads(_ prefix: String, count: Int, seconds: Double = 10) async throws {
+    _ = try await found("\(count) filtered threads '\(prefix)'", seconds: seconds) {
+      let threads = ProcessTable.threads(of: pid).filter {
+        ProcessTable.status("Name", of: pid, thread: $0)?.hasPrefix(prefix) == true
+      }
+      let filtered = threads.count { ProcessTable.status("Seccomp", of: pid, thread: $0) == "2" }
+      return threads.count == count && filtered == count ? threads : nil
+    }
+  }
+
+  /// What `search` finds, as soon as it does.
+  private func found<Value>(_ what: String, seconds: Double, _ search: () -> Value?) async throws -> Value {
     let deadline = monotonicNanoseconds() + UInt64(seconds * 1e9)
-    while monotonicNanoseconds() < deadline {
-      for child in ProcessTable.children(of: pid) where ProcessTable.status("Name", of: child) == "vmrun-devices" {
-        if ProcessTable.status("Seccomp", of: child) == "2" { return child }
+    while true {
+      if let value = search() { return value }
+      guard monotonicNanoseconds() < deadline else {
+        throw ProgramError("no \(what) within \(seconds) s\n\(transcript)")
       }
       try await Task.sleep(for: .milliseconds(5))
     }
-    throw ProgramError("no device process\n\(transcript)")
   }
 }

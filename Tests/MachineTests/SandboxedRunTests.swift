@@ -49,17 +49,8 @@ extension Machines {
 
     @Test(arguments: Engine.usable) func processorThreadsAreFiltered(_ engine: Engine) async throws {
       try await whileRunning(["-c", "4"], on: engine) { run, _ in
-        var threads = ProcessTable.threads(of: run.pid).filter {
-          ProcessTable.status("Name", of: run.pid, thread: $0)?.hasPrefix("vcpu") == true
-        }
-        #expect(threads.count == 4)
-        if engine == .soft {
-          threads += ProcessTable.threads(of: run.pid).filter {
-            ProcessTable.status("Name", of: run.pid, thread: $0) == "interrupts"
-          }
-          #expect(threads.count == 5)
-        }
-        for thread in threads { #expect(ProcessTable.status("Seccomp", of: run.pid, thread: thread) == "2") }
+        try await run.waitForFilteredThreads("vcpu", count: 4)
+        if engine == .soft { try await run.waitForFilteredThreads("interrupts", count: 1) }
       }
     }
 
