@@ -79,6 +79,8 @@ public final class RecordingNetwork: NetworkBackend {
   public var waiting: Int { state.withLock { $0.waiting.count } }
   /// How often the device said that it has room again.
   public var resumes: Int { state.withLock { $0.resumes } }
+  /// Whoever hears of its frames.
+  public var attached: (any NetworkReceiver)? { state.withLock { $0.receiver } }
   public var receiveOffloads: NetworkOffloads { state.withLock { $0.receiveOffloads } }
   public var isActive: Bool { state.withLock { $0.isActive } }
 

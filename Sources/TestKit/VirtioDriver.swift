@@ -16,10 +16,11 @@ public final class VirtioDriver {
   public private(set) var queues: [VirtqueueDriver] = []
   private var heap = VirtioDriver.buffers
 
-  /// Resets the device at a slot and places its registers.
+  /// Resets and starts the device at a slot and places its registers.
   public init(_ fake: FakeBoard, _ device: Device, slot: Int = 3) {
     self.fake = fake
     device.reset()
+    device.start()
     pci = VirtioPCIDriver(fake, slot: slot)
   }
 

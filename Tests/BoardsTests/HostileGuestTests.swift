@@ -42,6 +42,7 @@ private struct WholeMachine {
       ])
     fake = FakeBoard(ramSize: 4 << 20, resources: resources)
     devices = try Recipe.assemble(try Recipe.resolve(spec, registry: catalog), registry: catalog, on: fake.board)
+    for device in devices { device.start() }
   }
 
   func reset() { for device in devices { device.reset() } }

@@ -282,6 +282,7 @@ import Testing
     let fake = FakeBoard(ramSize: 4 << 20, deviceMemorySize: 4096, resources: resources)
     let resolved = try Recipe.resolve(spec, registry: catalog)
     let devices = try Recipe.assemble(resolved, registry: catalog, on: fake.board)
+    for device in devices { device.start() }
     let slots = PV.description(resolved).slots
     #expect(slots.count == 6)
     var random = SeededGenerator(state: seed)

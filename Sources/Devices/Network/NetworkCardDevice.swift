@@ -82,7 +82,7 @@ class NetworkCardDevice<Chip: NetworkChip>: PCIDevice, NetworkReceiver, @uncheck
     self.worker.withLock { $0 = worker }
   }
 
-  /// Plugs the card in; frames from the host arrive from now on.
+  /// Plugs the card in.
   final func plug(slot: Int, function: Int, into board: Board) throws(DeviceError) {
     do throws(PCISlotError) {
       try board.pci.attach(self, slot: slot, function: function)
@@ -98,8 +98,9 @@ class NetworkCardDevice<Chip: NetworkChip>: PCIDevice, NetworkReceiver, @uncheck
     }
     connectInterrupt(board.interrupts.intx(slot: slot, pin: 1, registers: registers))
     backend?.setReceiveOffloads([])
-    backend?.start(self)
   }
+
+  override func start() { backend?.start(self) }
 
   override func drain() { backend?.drain() }
 

@@ -32,8 +32,9 @@ public final class ISASerial: Device, CharacterReceiver, @unchecked Sendable {
     change { _ in }
     let timer = board.timers.timer { [weak self] in self?.timeoutExpired() }
     state.withLock { $0.timeout = timer }
-    backend?.attach(self)
   }
+
+  public override func start() { backend?.attach(self) }
 
   public override func reset() {
     change { state in state.chip.reset() }

@@ -248,10 +248,10 @@ open class VirtioDevice: @unchecked Sendable {
       control.status = value
       return starts
     }
-    if starts { start() }
+    if starts { begin() }
   }
 
-  private func start() {
+  private func begin() {
     let (features, states) = control.withLock { ($0.features, $0.queues) }
     withAllGroups { [self] in
       accepted = features
@@ -297,6 +297,9 @@ open class VirtioDevice: @unchecked Sendable {
     reset()
     control.withLock { $0.configuration = powerOnConfiguration }
   }
+
+  /// As `Device.start`; the driver may have set nothing up yet.
+  open func start() {}
 
   /// Takes nothing more, and waits for what was taken.
   func stop() {

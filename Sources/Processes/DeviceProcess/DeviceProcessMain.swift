@@ -32,7 +32,11 @@ public enum DeviceProcessMain {
       guard message == .configure else { endProcessNow(125) }
       let handoff = try Handoff(wireBytes: payload)
       let machine = try DeviceMachine(handoff, descriptors, channel: channel)
-      try machine.serve()
+      // Threads use it until the process has ended, which so comes before its release, whatever fails.
+      withExtendedLifetime(machine) {
+        do { try machine.serve() } catch { try? channel.send(.failed, Array("\(error)".utf8)) }
+        endProcessNow(125)
+      }
     } catch {
       try? channel.send(.failed, Array("\(error)".utf8))
     }
@@ -48,16 +52,17 @@ private final class DeviceMachine: Sendable {
   private let resources: DeviceResources
   private let events: ChannelEvents
   private let devices: [Device]
-  private let ports: AddressSpace
-  private let mmio: AddressSpace
+  private let board: Board
   private let memory: Mapping
   private let deviceMemory: Mapping
   private let timers: TimerThread
   private let workers: WorkerThreads
   private let boot: DirectBoot?
-  private let firmware: FirmwareFiles
   private let firmwareKernel: FirmwareKernel?
-  private let sockets: Sockets
+  /// How long bus servers poll, in TSC cycles.
+  private let spin: UInt64
+  /// What the sandbox lacks on this host.
+  private let missing: [String]
 
   /// How long the host may take to accept what serial ports still hold at the end.
   private static let outputGrace: UInt64 = 1_000_000_000
@@ -78,13 +83,14 @@ private final class DeviceMachine: Sendable {
     deviceMemory = try Mapping(sharing: device, count: Int(handoff.deviceMemory))
 
     let rings = DeviceResources.rings(handoff)
-    var missing: [String] = []
     if handoff.sandbox != .off {
       try Violation.report(to: page.violationWord)
       missing = try Lockdown.enter(channel: channel.raw)
       if handoff.sandbox == .strict, let first = missing.first {
         throw DeviceError("--sandbox strict: \(first)")
       }
+    } else {
+      missing = []
     }
     if let mode = handoff.terminal, let terminal = descriptors.last {
       try Lockdown.guardTerminal(terminal, mode: mode, channel: channel.raw)
@@ -111,18 +117,15 @@ private final class DeviceMachine: Sendable {
     workers = WorkerThreads(channel: channel, page: page, clock: clock, spin: handoff.spin)
     let guestMemory = GuestMemory(regions)
     let registers = SharedRegisterPool(page)
-    let board = Board(
+    spin = handoff.spin
+    board = Board(
       memory: guestMemory, ports: .ports(postedRanges: SharedPostedRanges(page, ofPorts: true, registers)),
       mmio: .mmio(postedRanges: SharedPostedRanges(page, ofPorts: false, registers)),
       interrupts: InterruptFabric(sink: interrupts), timers: queue,
       events: events, mapper: SharedMemoryMapper(page),
       resources: resources, workers: workers, deviceMemory: deviceMemory.bytes)
-    ports = board.ports
-    mmio = board.mmio
-    sockets = board.sockets
-    firmware = board.firmware
     firmwareKernel = try Self.firmwareKernel(handoff, resources)
-    try firmwareKernel?.offer(to: firmware)
+    try firmwareKernel?.offer(to: board.firmware)
     devices = try Recipe.assemble(handoff.spec, registry: catalog, on: board)
     timing?.step("devices made")
     boot = try Self.boot(handoff, resources, memory: guestMemory)
@@ -130,15 +133,20 @@ private final class DeviceMachine: Sendable {
     if boot != nil { timing?.step("kernel loaded") }
     timing?.total("devices")
     resources.closeFiles()
-    timers.run(queue)
+  }
+
+  /// Starts everything that calls devices, and says that the machine is ready.
+  private func start() throws {
+    for device in devices { device.start() }
+    timers.run(board.timers)
     for (index, mailbox) in page.mailboxes.enumerated() {
-      let server = MailboxServer(mailbox, spin: handoff.spin)
-      _ = try HostThread("bus\(index)") { [ports, mmio] in
+      let server = MailboxServer(mailbox, spin: spin)
+      _ = try HostThread("bus\(index)") { [ports = board.ports, mmio = board.mmio] in
         server.serve { request in Self.perform(request, ports: ports, mmio: mmio) }
         endProcessNow(125)
       }
     }
-    try self.channel.send(.ready, missing.isEmpty ? [] : Array(missing.joined(separator: "\n").utf8))
+    try channel.send(.ready, missing.isEmpty ? [] : Array(missing.joined(separator: "\n").utf8))
   }
 
   /// The kernel that firmware is to start.
@@ -211,6 +219,7 @@ private final class DeviceMachine: Sendable {
 
   /// Answers the launcher and the guest's ends of interrupt, and starts workers, until the launcher is gone.
   func serve() throws {
+    try start()
     let fixed = [channel.raw, interrupts.resampled.raw]
     var entries = (fixed + workers.events).map { PollEntry($0, .readable) }
     while true {
@@ -233,7 +242,7 @@ private final class DeviceMachine: Sendable {
         events.machineResets()
         do {
           // Its files may have changed.
-          try firmwareKernel?.offer(to: firmware)
+          try firmwareKernel?.offer(to: board.firmware)
           for device in devices { device.reset() }
           try boot?.load(isFresh: false, channel: channel)
         } catch {
@@ -260,7 +269,7 @@ private final class DeviceMachine: Sendable {
 
   /// The text screen of the machine's display, a line each; empty in graphics modes.
   private func textScreen() -> String {
-    let lines = sockets.find(screenSocket, as: (any Screen).self)?.textScreen()
+    let lines = board.sockets.find(screenSocket, as: (any Screen).self)?.textScreen()
     return (lines ?? []).map { $0 + "\n" }.joined()
   }
 }

@@ -29,6 +29,7 @@ struct E1000Card {
       "nic", Properties(["netdev": .string("net0"), "mac": .string("52:54:00:12:34:56"), "addr": .string("03.0")]),
       fake.board)
     device.reset()
+    device.start()
     fake.board.interrupts.route(pirq: 2, to: 11)
     fake.board.pci.write(slot: 3, function: 0, register: 0x10, .dword, UInt32(Self.base))
     fake.board.pci.write(slot: 3, function: 0, register: 0x14, .dword, 0xC000)

@@ -34,6 +34,7 @@ private final class Driver {
       id: "nic", network, .init(address: EthernetAddress(address), queueSize: UInt16(Self.queueSize)), board: fake.board
     )
     self.features = features
+    device.start()
     start()
   }
 

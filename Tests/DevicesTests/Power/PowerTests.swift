@@ -227,7 +227,10 @@ private struct Power {
     var devices = try models.map { try $0.make($0.name, Properties([:]), fake.board) }
     devices.append(try ISASerial.model.make("com1", connected, fake.board))
     devices.append(try DebugConsole.model.make("debug", connected, fake.board))
-    for device in devices { device.reset() }
+    for device in devices {
+      device.reset()
+      device.start()
+    }
     let keyboard = try #require(fake.board.sockets.find(I8042.socket, as: I8042.self))
     let ranges: [ClosedRange<UInt64>] = [
       0x3F8...0x3FF, 0x60...0x64, 0x70...0x71, 0x92...0x92, 0xB2...0xB3, 0xE0...0xF7, 0x402...0x402, 0x505...0x505,

@@ -275,6 +275,7 @@ private typealias R = Serial16550.Register
     if character != nil { values["chardev"] = .string("serial0") }
     let device = try ISASerial.model.make("com1", Properties(values), fake.board)
     device.reset()
+    device.start()
     return (fake, try #require(device as? ISASerial))
   }
 

@@ -48,7 +48,7 @@ final class ConsolePort: CharacterReceiver, @unchecked Sendable {
   }
 
   /// To be called when the device is ready to be woken.
-  func connect() { backend?.attach(self) }
+  func start() { backend?.attach(self) }
 
   // MARK: From the host, on any thread
 

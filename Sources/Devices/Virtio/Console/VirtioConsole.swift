@@ -66,8 +66,9 @@ public final class VirtioConsole: VirtioDevice, @unchecked Sendable {
       self?.wake()
     }
     ports.append(port)
-    port.connect()
   }
+
+  public override func start() { for port in ports { port.start() } }
 
   public override func isWritable(configuration offset: Int) -> Bool { Field.emergencyWrite.contains(offset) }
 

@@ -62,6 +62,7 @@ public final class VirtioMMIODevice: Device, @unchecked Sendable {
     forget()
   }
 
+  public override func start() { device.start() }
   public override func drain() { device.stop() }
 
   private func forget() {

@@ -61,10 +61,11 @@ final class VirtioNetwork: VirtioDevice, @unchecked Sendable {
       id: id, kind: VirtioKind(id: 1, transitionalID: 0x1000, pciClass: 0x020000), features: features, queues: specs,
       configuration: configuration, board: board)
     pairs = backends.enumerated().map { NetworkQueuePair($0.offset, $0.element, self) }
-    for pair in pairs { pair.backend.start(pair) }
   }
 
   // MARK: Life
+
+  override func start() { for pair in pairs { pair.backend.start(pair) } }
 
   override func activate() {
     var settings = Settings()

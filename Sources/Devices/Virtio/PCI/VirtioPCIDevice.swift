@@ -151,6 +151,7 @@ public final class VirtioPCIDevice: PCIDevice, @unchecked Sendable {
     super.reset()
   }
 
+  public override func start() { device.start() }
   public override func drain() { device.stop() }
 
   // MARK: The modern interface (§4.1.4.3)

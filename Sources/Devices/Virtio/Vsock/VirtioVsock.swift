@@ -50,8 +50,9 @@ public final class VirtioVsock: VirtioDevice, VsockReceiver, @unchecked Sendable
       id: id, kind: VirtioKind(id: 19, transitionalID: nil, pciClass: 0x078000), features: Self.streamFeature,
       queues: [QueueSpec(size: 256), QueueSpec(size: 256), QueueSpec(size: 16)], configuration: configuration,
       board: board)
-    backend.attach(self)
   }
+
+  public override func start() { backend.attach(self) }
 
   // MARK: From the host, on any thread
 
