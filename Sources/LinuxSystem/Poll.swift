@@ -60,11 +60,13 @@ private func wait(_ entries: inout [PollEntry], _ call: (UnsafeMutableBufferPoin
 }
 
 extension EventDescriptor {
-  /// Waits until the event is signalled or `milliseconds` passed (negative: for ever), and takes the signal.
-  public borrowing func wait(milliseconds: CInt = -1) {
+  /// Waits until the event is signalled or `milliseconds` passed (negative: for ever), and takes the signal; false: there
+  /// was none.
+  @discardableResult
+  public borrowing func wait(milliseconds: CInt = -1) -> Bool {
     var entries = [PollEntry(descriptor.raw, .readable)]
     waitForDescriptors(&entries, milliseconds: milliseconds)
-    _ = drain()
+    return drain() > 0
   }
 }
 

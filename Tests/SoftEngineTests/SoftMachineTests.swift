@@ -15,6 +15,9 @@ struct SoftMachineTests {
     private let memory: Mapping
     private let rom: Mapping
 
+    /// How many ports the guest has written to.
+    private let writes = Atomic(0)
+
     /// Devices post interrupts here, but as for a machine that has been told nothing of it there may be none.
     let posted: PostedInterrupts?
 
@@ -43,11 +46,15 @@ struct SoftMachineTests {
       try machine.start { true }
     }
 
-    /// Kicks the guest if `body` takes too long: one that is asleep for good would not be seen otherwise.
+    /// Kicks the guest if it writes to no port for long: one that is asleep for good would not be seen otherwise.
     func watched(_ body: () -> Void) throws {
       let done = try SharedEvent()
       let watchdog = try HostThread("watchdog") { [self] in
-        done.event.wait(milliseconds: 20_000)
+        var seen = -1
+        while seen != writes.load(ordering: .relaxed) {
+          seen = writes.load(ordering: .relaxed)
+          if done.event.wait(milliseconds: 10_000) { return }
+        }
         cpu.kick()
       }
       body()
@@ -59,7 +66,9 @@ struct SoftMachineTests {
     func nextPort() -> UInt16? {
       while true {
         switch cpu.run(.run) {
-        case .portOut(let port, _, _, _): return port
+        case .portOut(let port, _, _, _):
+          writes.add(1, ordering: .relaxed)
+          return port
         case .interrupted: return nil
         default: continue
         }
