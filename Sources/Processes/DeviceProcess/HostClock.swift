@@ -26,7 +26,9 @@ final class TimerThread: Sendable {
 
   func wake() {
     changes.pointee.add(1, ordering: .acquiringAndReleasing)
-    if thread.isStarted { Futex.wake(changes) } else { startThread() }
+    if !thread.isStarted { startThread() }
+    // Another thread may just have started it.
+    Futex.wake(changes)
   }
 
   /// The board is complete: timers are called back from now on.
