@@ -87,7 +87,7 @@ import Testing
       mkfs.ext3 -q -d t disk 8M
       """)
     let image = try BootImage(MemoryDisk(bytes))
-    #expect(try image.configuration().source == "/boot/grub/menu.lst on the disk, which has no partition table")
+    #expect(try image.configuration().source == "/boot/grub/menu.lst on the unpartitioned disk")
     #expect(try text(image.open(image.configuration().entry(named: nil)).kernel) == "kernel\n")
   }
 

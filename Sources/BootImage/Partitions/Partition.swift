@@ -31,7 +31,7 @@ public struct Partition: Sendable, Equatable {
     }
   }
 
-  var description: String { number == 0 ? "the disk, which has no partition table" : "partition \(number)" }
+  var description: String { number == 0 ? "the unpartitioned disk" : "partition \(number)" }
 }
 
 /// How a disk is divided.
