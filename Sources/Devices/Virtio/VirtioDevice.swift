@@ -16,9 +16,9 @@ open class VirtioInterrupts: @unchecked Sendable {
 /// A virtio device without its transport: features, configuration space, queues and their service.
 ///
 /// To add a device: make a subclass in a folder of its own beside `Block/`; give `super.init` its kind, features, queues
-/// and configuration space; override `process` (take chains from `queues[index]`, `put` them back), and `activate`,
-/// `configurationWritten`, `quiesce` and `released` where there is something to do. A `VirtioModel` in the same folder
-/// makes it, for either transport; list that model in Catalog.swift.
+/// and configuration space; override `process` (take chains from `queues[index]`, `put` them back), `start` where a
+/// backend calls the device, and `activate`, `configurationWritten`, `quiesce` and `released` where there is something to
+/// do. A `VirtioModel` in the same folder makes it, for either transport; list that model in Catalog.swift.
 ///
 /// Work is done by groups of queues. Each group has a worker (a thread of its own) and a lock: `process`, `service`,
 /// `activate` and `released` are called with the group's lock held, one at a time, so state that only they touch needs
