@@ -93,7 +93,7 @@ extension RunningProgram {
 
   /// Waits until its own process has exactly these threads with a name that begins with `prefix`, all of them under a
   /// system call filter: the guest runs on one vCPU while the others' threads begin.
-  public func waitForFilteredThreads(_ prefix: String, count: Int, seconds: Double = 10) async throws {
+  public func waitForFilteredThreads(_ prefix: String, count: Int, seconds: Double = 60) async throws {
     _ = try await found("\(count) filtered threads '\(prefix)'", seconds: seconds) {
       let threads = ProcessTable.threads(of: pid).filter {
         ProcessTable.status("Name", of: pid, thread: $0)?.hasPrefix(prefix) == true

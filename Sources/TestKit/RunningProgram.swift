@@ -104,11 +104,12 @@ public final class RunningProgram: Sendable {
   /// Puts the terminal back into the mode it had at the start, as a shell does with a job that is stopped.
   public func restoreTerminal() { streams.terminalMode?.restore() }
 
-  /// Waits until `text` is in what it wrote after the first `offset` bytes.
+  /// Waits until `text` is in what it wrote after the first `offset` bytes. A processor of a loaded host may stand still
+  /// for seconds.
   /// - Parameter failures: texts after which there is no use in waiting.
   public func wait(
     for text: String, on source: Source = .output, after offset: Int = 0, unless failures: [String] = [],
-    seconds: Double = 10
+    seconds: Double = 60
   ) async throws {
     let wanted = Array(text.utf8)
     let unwanted = failures.map { Array($0.utf8) }
@@ -144,7 +145,7 @@ public final class RunningProgram: Sendable {
   @discardableResult
   public func allEnd(since start: UInt64 = 0) async throws -> (program: Double, all: Double) {
     try await end()
-    try await wait(seconds: 5, "the streams' end", afterEnd: true) { state.withLock { $0.isClosed } }
+    try await wait(seconds: 30, "the streams' end", afterEnd: true) { state.withLock { $0.isClosed } }
     let (end, release) = state.withLock { ($0.endTime, $0.releaseTime) }
     guard let release else { throw ProgramError("a process was left running\n\(transcript)") }
     return (Double(end &- start) / 1e9, Double(release &- start) / 1e9)

@@ -60,12 +60,12 @@ func write(_ raw: CInt, text: String) {
   #expect(bytes.withUnsafeBytes { Glibc.write(raw, $0.baseAddress, $0.count) } == bytes.count)
 }
 
-/// Reads until `count` bytes came or nothing comes for two seconds.
+/// Reads until `count` bytes came or nothing comes for twenty seconds.
 func readText(_ raw: CInt, count: Int) -> String {
   var bytes: [UInt8] = []
   while bytes.count < count {
     var entries = [PollEntry(raw, .readable)]
-    waitForDescriptors(&entries, milliseconds: 2000)
+    waitForDescriptors(&entries, milliseconds: 20_000)
     guard !entries[0].ready.isEmpty else { break }
     var buffer = [UInt8](repeating: 0, count: 65536)
     let got = buffer.withUnsafeMutableBytes { read(raw, $0.baseAddress, min($0.count, count - bytes.count)) }

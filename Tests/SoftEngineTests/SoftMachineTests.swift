@@ -356,7 +356,7 @@ struct SoftMachineTests {
         controllers.sendMSI(address: 0xFEE0_1000, data: 0x4500)
         while controllers.events(of: 1).contains(.initialize) { yieldProcessor() }
         controllers.sendMSI(address: 0xFEE0_1000, data: 0x4601)
-        done.event.wait(milliseconds: 2000)
+        done.event.wait(milliseconds: 20_000)
       }
       tiny.cpu.kick()
     }

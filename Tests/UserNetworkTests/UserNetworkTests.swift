@@ -35,7 +35,7 @@ private final class Network {
       close(far)
       close(theirs)
     }
-    started.event.wait(milliseconds: 5000)
+    started.event.wait(milliseconds: 60_000)
     if let error = failure.error { throw error }
   }
 
