@@ -14,7 +14,7 @@ import CPU
   }
 
   static func time() {
-    check(eventually(2000) { CMOS.read(0x0A) & 0x80 == 0 }, "UIP is clear at some time")
+    check(eventually { CMOS.read(0x0A) & 0x80 == 0 }, "UIP is clear at some time")
     let (hours, minutes, seconds) = (CMOS.time(4), CMOS.time(2), CMOS.time(0))
     let (day, month, year) = (CMOS.time(7), CMOS.time(8), CMOS.time(9))
     say("\(year)-\(month)-\(day) \(hours):\(minutes):\(seconds)")
@@ -23,16 +23,20 @@ import CPU
     let century = CMOS.time(0x32)
     check(century == 20 || century == 21, "the century is \(century)")
 
-    _ = eventually(2000) { CMOS.time(0) != seconds }
-    let start = CMOS.time(0)
-    var watch = Stopwatch()
-    check(eventually(3000) { CMOS.time(0) != start }, "the seconds go on")
-    let microseconds = watch.microseconds()
+    _ = eventually { CMOS.time(0) != seconds }
+    var microseconds: UInt64 = 0
+    // A busy host may be late with one.
+    for _ in 0..<5 where microseconds < 700_000 || microseconds > 1_500_000 {
+      let start = CMOS.time(0)
+      var watch = Stopwatch()
+      guard check(eventually { CMOS.time(0) != start }, "the seconds go on") else { return }
+      microseconds = watch.microseconds()
+    }
     check(microseconds > 700_000 && microseconds < 1_500_000, "a second is one: \(microseconds) us")
     // It is for 2.2 ms of each second, which a busy host may pass over.
-    check(eventually(8000) { CMOS.read(0x0A) & 0x80 != 0 }, "UIP is set before an update")
+    check(eventually { CMOS.read(0x0A) & 0x80 != 0 }, "UIP is set before an update")
     // 8.5: at least 244 us remain once UIP is seen clear; it is set for 2.2 ms at most.
-    check(eventually(1000) { CMOS.read(0x0A) & 0x80 == 0 }, "and clear after it")
+    check(eventually { CMOS.read(0x0A) & 0x80 == 0 }, "and clear after it")
   }
 
   static func ram() {
@@ -60,7 +64,7 @@ import CPU
     check(Interrupts.none(for: vector, milliseconds: 20), "none once PIE is clear")
 
     CMOS.write(0x0B, 0x12)
-    check(Interrupts.wait(for: vector, milliseconds: 3000), "an update-ended interrupt")
+    check(Interrupts.wait(for: vector), "an update-ended interrupt")
     let flags = CMOS.read(0x0C)
     check(flags & 0x90 == 0x90, "register C says UF and IRQF: \(hex: flags)")
     // PF comes at the periodic rate whether PIE is set or not.
@@ -71,7 +75,7 @@ import CPU
     CMOS.write(3, 0xC0)
     CMOS.write(5, 0xC0)
     CMOS.write(0x0B, 0x22)
-    check(Interrupts.wait(for: vector, milliseconds: 3000), "an alarm interrupt")
+    check(Interrupts.wait(for: vector), "an alarm interrupt")
     check(CMOS.read(0x0C) & 0xA0 == 0xA0, "register C says AF and IRQF")
     CMOS.write(0x0B, 0x02)
   }

@@ -63,7 +63,7 @@ import CPU
     store64(access + 8, address.byteSwapped)
     outl(0x514, 0)
     outl(0x518, UInt32(access).byteSwapped)
-    _ = eventually(1000) { load32(access).byteSwapped & ~1 == 0 }
+    _ = eventually { load32(access).byteSwapped & ~1 == 0 }
     return load32(access).byteSwapped
   }
 }

@@ -50,7 +50,7 @@ import CPU
   static func mouse() {
     command(0xA8)
     mouseWrite(0xFF)
-    check(eventually(1000) { inb(0x64) & 0x21 == 0x21 }, "the mouse answers as auxiliary device")
+    check(eventually { inb(0x64) & 0x21 == 0x21 }, "the mouse answers as auxiliary device")
     check(read() == 0xFA && read() == 0xAA && read() == 0x00, "reset: FA AA 00")
     mouseWrite(0xE9)
     _ = read()
@@ -90,7 +90,7 @@ import CPU
     check(read() == 0x1C, "and its byte")
   }
 
-  static func ready() { _ = eventually(1000) { inb(0x64) & 2 == 0 } }
+  static func ready() { _ = eventually { inb(0x64) & 2 == 0 } }
 
   static func command(_ byte: UInt8) {
     ready()
@@ -107,5 +107,5 @@ import CPU
     write(byte)
   }
 
-  static func read() -> UInt8? { eventually(1000) { inb(0x64) & 1 != 0 } ? inb(0x60) : nil }
+  static func read() -> UInt8? { eventually { inb(0x64) & 1 != 0 } ? inb(0x60) : nil }
 }

@@ -9,7 +9,7 @@ import CPU
     check(inw(PMTimer.base + 4) & 0x2000 == 0, "SLP_EN reads as 0")
     say("PASS power-off")
     outw(PMTimer.base + 4, 0x2000)
-    sleep(milliseconds: 1000)
+    sleep(milliseconds: patience)
     check(false, "S5 ends the run")
   }
 }

@@ -10,7 +10,7 @@ import CPU
     say("panic")
     outb(0x505, 1)
     // A host may go on after it; then nothing must be left to report.
-    sleep(milliseconds: 1000)
+    sleep(milliseconds: patience)
     check(false, "the machine stops")
   }
 }

@@ -36,7 +36,7 @@ import CPU
       CMOS.write(0x71, 0)
       return
     }
-    sleep(milliseconds: 1000)
+    sleep(milliseconds: patience)
     CMOS.write(0x71, 0)
     check(false, "the reset happens")
   }

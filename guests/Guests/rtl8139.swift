@@ -15,7 +15,7 @@ import CPU
     card.write32(0x10, UInt32(ports))
     card.enable(5)
     outb(ports + 0x37, 0x10)
-    check(eventually(1000) { inb(ports + 0x37) & 0x10 == 0 }, "the reset ends")
+    check(eventually { inb(ports + 0x37) & 0x10 == 0 }, "the reset ends")
 
     Memory.clear(ring, bytes: 8192 + 16)
     outl(ports + 0x30, UInt32(ring))
@@ -25,10 +25,10 @@ import CPU
     writeRequest()
     outl(ports + 0x20, UInt32(frame))
     outl(ports + 0x10, 60)
-    check(eventually(1000) { inl(ports + 0x10) & 0x8000 != 0 }, "the frame has been sent")
+    check(eventually { inl(ports + 0x10) & 0x8000 != 0 }, "the frame has been sent")
 
     // Behind the status and the length comes the frame; others may come before the answer.
-    check(eventually(10_000) { inb(ports + 0x37) & 1 == 0 }, "a frame comes")
+    check(eventually { inb(ports + 0x37) & 1 == 0 }, "a frame comes")
     check(load32(ring) & 1 != 0, "it is whole")
     let type = load16BigEndian(ring + 4 + 12)
     check(type == 0x0806, "it is ARP")

@@ -25,7 +25,7 @@ import CPU
     VGA.write(0x3D4, 0x0F, 163)
     check(VGA.read(0x3D4, 0x0F) == 163, "the cursor is where it was put")
     check(
-      eventually(500) { inb(0x3DA) & 8 != 0 } && eventually(500) { inb(0x3DA) & 8 == 0 },
+      eventually { inb(0x3DA) & 8 != 0 } && eventually { inb(0x3DA) & 8 == 0 },
       "vertical retrace comes and goes")
     VGA.put("PASS", row: 24, column: 0)
   }

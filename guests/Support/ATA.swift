@@ -38,7 +38,7 @@ struct ATADrive {
   /// Waits for BSY to clear; nil when it does not.
   func settled() -> UInt8? {
     var status: UInt8 = 0xFF
-    let done = eventually(5000) {
+    let done = eventually {
       status = inb(control)
       return status & Self.busy == 0
     }

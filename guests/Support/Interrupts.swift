@@ -10,8 +10,9 @@ enum Interrupts {
   static func add(_ vector: UInt8) { _ = atomic_increment(interrupt_count_address(vector)) }
 
   /// Whether the vector's count rises by `more` within the time. Interrupts are on while it waits; what was pending
-  /// before is taken first and does not count. A processor of a loaded host may stand still for seconds.
-  static func wait(for vector: UInt8, more: UInt32 = 1, milliseconds: UInt64 = 20_000, after: () -> Void = {}) -> Bool {
+  /// before is taken first and does not count.
+  static func wait(for vector: UInt8, more: UInt32 = 1, milliseconds: UInt64 = patience, after: () -> Void = {}) -> Bool
+  {
     sti()
     defer { cli() }
     // On hosts that interpret ring 0 it takes an exit until a pending interrupt is looked at.
@@ -135,7 +136,7 @@ enum LocalAPIC {
   static func send(_ command: UInt32, to id: UInt8 = 0) {
     self[.commandHigh] = UInt32(id) << 24
     self[.commandLow] = command
-    _ = eventually(100) { self[.commandLow] & 0x1000 == 0 }
+    _ = eventually { self[.commandLow] & 0x1000 == 0 }
   }
 }
 

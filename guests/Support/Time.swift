@@ -37,8 +37,11 @@ struct Stopwatch {
   mutating func microseconds() -> UInt64 { elapsedTicks() * 1_000_000 / PMTimer.frequency }
 }
 
+/// Milliseconds to wait for what has to happen: a processor of a loaded host may stand still for seconds.
+let patience: UInt64 = 20_000
+
 /// Whether the condition comes true within the time.
-func eventually(_ milliseconds: UInt64, _ condition: () -> Bool) -> Bool {
+func eventually(_ milliseconds: UInt64 = patience, _ condition: () -> Bool) -> Bool {
   if condition() { return true }
   var watch = Stopwatch()
   // A timer that stands still must not hang the test: no TSC runs faster than 10 GHz.
