@@ -18,7 +18,7 @@ func writeBytes(_ offset: UInt64, _ width: AccessWidth, _ value: UInt64, _ write
 }
 
 extension Board {
-  /// Claims I/O ports for a device.
+  /// Claims I/O ports for a device, or for a part of one that answers by itself.
   func claim(
     ports base: UInt64, _ count: UInt64, for target: BusTarget, region: Int = 0, isPosted: Bool = false,
     registers: SharedRegisters? = nil

@@ -251,6 +251,7 @@ open class VirtioDevice: @unchecked Sendable {
     if starts { begin() }
   }
 
+  /// The driver has set DRIVER_OK (§3.1.1): its queues are served from now on.
   private func begin() {
     let (features, states) = control.withLock { ($0.features, $0.queues) }
     withAllGroups { [self] in
